@@ -1,0 +1,158 @@
+/* config - every option of the server, in one table.
+ *
+ * The table (option_table) makes flags, environment, beacon.conf, the Pilot beacon's JSON file,
+ * --help, --dump-config, the man pages and the shell completion. Pure: it parses text that others
+ * read. A config is const once parsed. Errors name the place (file and line, variable or flag), the
+ * option and the value. */
+#ifndef BEACON_SERVER_CONFIG_H
+#define BEACON_SERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include "proto/endpoint.h"
+#include "server/limit.h"
+
+enum {
+    CONFIG_TEXT_MAX = 1024,
+    CONFIG_SHARDS_MAX = 64,
+    CONFIG_WHITELIST_MAX = 256,
+    CONFIG_ERROR_MAX = 512,
+};
+
+enum io_choice { IO_AUTO, IO_URING, IO_MMSG };
+enum private_choice { PRIVATE_AUTO, PRIVATE_YES, PRIVATE_NO };
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+enum log_format { LOG_TEXT, LOG_LOGFMT, LOG_JSON };
+
+struct whitelist {
+    bool all; /* "*" or "all" */
+    unsigned count;
+    struct endpoint ip[CONFIG_WHITELIST_MAX]; /* port 0 */
+};
+
+/* What a running beacon re-reads on SIGHUP. Lanes see it through one pointer, whole or not at all. */
+struct rules {
+    uint32_t node_ttl_s;
+    uint32_t takeover_silence_s; /* an id stays with its address until silent so long */
+    uint32_t grant_lifetime_s;   /* 0: any */
+    enum private_choice allow_private;
+    bool require_punch_token;
+    bool strict_relay_source;
+    struct whitelist punch_whitelist;
+    struct rate relay_rate;        /* per source endpoint */
+    struct rate relay_ip_rate;     /* per source address, IPv6 per /64 */
+    struct rate reply_rate;        /* per source address; wider prefixes get multiples */
+    struct rate reply_total;       /* all answers to unproven sources, per shard */
+    struct rate punch_rate;        /* per source address */
+    struct rate punch_pair_rate;   /* per requester and target */
+    struct rate punch_victim_rate; /* per address named in commands */
+    struct rate punch_total;       /* all punch commands, per shard */
+    struct rate verify_rate;       /* grant signatures per source address */
+    struct rate notify_rate;       /* per node */
+    uint32_t nodes_per_ipv4, nodes_per_ipv4_24, nodes_per_ipv6_64, nodes_per_ipv6_48;
+    uint32_t nursery_percent; /* above this fill a new id must come twice; 0: never */
+};
+
+struct config {
+    bool dev;
+    char config_file[CONFIG_TEXT_MAX];
+    struct endpoint addr;
+    char advertise_addr[CONFIG_TEXT_MAX];
+    enum io_choice io;
+    uint32_t shards; /* 0: one a core */
+    bool busy_poll;
+    uint32_t max_nodes;
+    uint64_t receive_buffer, send_buffer; /* bytes per socket */
+    struct endpoint health, metrics;
+    bool has_health, has_metrics;
+    uint32_t drain_time_s;
+    enum log_level log_level;
+    enum log_format log_format;
+    /* Taken for compatibility; they take effect with the mesh. */
+    uint32_t beacon_id;
+    char peers[CONFIG_TEXT_MAX];
+    char registry[CONFIG_TEXT_MAX];
+    char registry_admin_token[CONFIG_TEXT_MAX];
+    bool strict_gossip;
+    struct rules rules;
+    /* Where each option's value came from, by index in option_table; "" is the default. */
+    char origin[64][96];
+};
+
+enum option_type {
+    OPTION_BOOL,
+    OPTION_INT,
+    OPTION_SECONDS,  /* 90, 90s, 10m, 1h */
+    OPTION_SIZE,     /* 4194304, 64KiB, 8MiB, 1GiB */
+    OPTION_RATE,     /* RATE or RATE/BURST per second; BURST defaults to the row's */
+    OPTION_ENUM,     /* one of `choices` */
+    OPTION_TEXT,
+    OPTION_ENDPOINT, /* numeric host:port */
+    OPTION_LISTENER, /* the same or empty: off */
+    OPTION_IPS,      /* comma-separated addresses, or * */
+};
+
+struct option {
+    const char *name; /* long flag, config key; JSON also with '_' for '-' */
+    const char *section;
+    enum option_type type;
+    size_t offset; /* in struct config; for OPTION_LISTENER of the endpoint, see .c for its flag */
+    const char *metavar;
+    const char *fallback; /* default, as text */
+    const char *choices;  /* OPTION_ENUM: "auto|uring|mmsg" in the order of the enum */
+    uint64_t min, max;    /* OPTION_INT, _SECONDS, _SIZE, rate of _RATE */
+    uint64_t scale;       /* OPTION_RATE: default burst = rate * scale / 10 (0: burst = rate) */
+    bool reloadable, secret;
+    const char *help; /* one sentence, no full stop */
+};
+
+extern const struct option option_table[];
+extern const unsigned option_count;
+
+struct config_error {
+    char text[CONFIG_ERROR_MAX]; /* "beacon.conf:12: relay-rate = fast: not a number", complete */
+};
+
+/* All defaults. */
+void config_init(struct config *c);
+
+/* One option by name (with '-' or '_'). `origin` is e.g. "beacon.conf:12", "$BEACON_ADDR", "--addr".
+ * False: `error` says why, `c` is unchanged. Unknown names get a "did you mean". */
+bool config_set(struct config *c, const char *name, const char *value, const char *origin,
+                struct config_error *error);
+
+/* A whole file. `path` is used in messages. Text format, or JSON when the path ends in ".json" or
+ * the text begins with '{'. */
+bool config_read(struct config *c, const char *path, const char *text, size_t len,
+                 struct config_error *error);
+
+/* The environment: every BEACON_<OPTION> in `environment` (NULL-ended "K=V" list). Unknown
+ * BEACON_ names are reported through `unknown` (called once a name, may be NULL), not refused:
+ * orchestrators inject such names on their own. */
+bool config_read_environment(struct config *c, char *const *environment,
+                             void (*unknown)(const char *name), struct config_error *error);
+
+/* Flags: -name value, --name value, --name=value, booleans without a value too. Stops at the first
+ * error. Commands (--help, --version, --check-config, --dump-config, --print-...) are taken by the
+ * caller before, see config_commands in cmd/beacon.c. */
+bool config_read_flags(struct config *c, int argc, char *const *argv, struct config_error *error);
+
+/* What no single option can know: ranges between options, --dev's defaults for options that nobody
+ * set. Called last. */
+bool config_finish(struct config *c, struct config_error *error);
+
+/* Names of options that differ between the two and cannot change while running, comma-separated
+ * into `names`. Returns how many. */
+unsigned config_needs_restart(const struct config *running, const struct config *wanted,
+                              char *names, size_t capacity);
+
+/* Output, all made from the table. config_dump writes beacon.conf text with origins as comments;
+ * secrets are masked. */
+void config_dump(const struct config *c, FILE *out);
+void config_help(FILE *out);       /* the options part of --help */
+void config_man(FILE *out);        /* mdoc(7) list for beacon(8) and beacon.conf(5) */
+void config_completion(FILE *out); /* bash completion, whole */
+
+#endif

@@ -1,0 +1,51 @@
+/* mailbox - a bounded queue of small letters to one lane.
+ *
+ * Multi producer (other shards, the edge, the main thread), single consumer (the lane's thread).
+ * Never blocks: full is an answer. Letters of one producer arrive in order. The memory belongs to
+ * the caller. A producer that put something must wake the consumer; the mailbox does not. */
+#ifndef BEACON_SERVER_MAILBOX_H
+#define BEACON_SERVER_MAILBOX_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include "proto/endpoint.h"
+
+enum {
+    MAIL_SLOTS = 1024, /* power of two */
+    MAIL_BYTES_MAX = 84, /* the longest Discover or PunchRequest that means anything, padded */
+};
+
+enum mail_kind {
+    MAIL_DATAGRAM, /* a Discover or PunchRequest for a node of the receiver */
+    MAIL_NOTIFY,   /* send a Notify to `node_id` */
+};
+
+struct mail {
+    enum mail_kind kind;
+    uint32_t node_id; /* MAIL_NOTIFY */
+    uint32_t scope;   /* MAIL_DATAGRAM, as in struct datagram, here to `bytes` */
+    struct endpoint from;
+    uint8_t local;
+    uint8_t len;
+    uint8_t bytes[MAIL_BYTES_MAX];
+};
+
+struct mail_slot {
+    _Atomic uint32_t turn; /* == position: free to fill; == position + 1: filled */
+    struct mail mail;
+};
+
+struct mailbox {
+    _Alignas(64) _Atomic uint32_t tail; /* producers claim */
+    _Alignas(64) uint32_t head;         /* the consumer's alone */
+    struct mail_slot slot[MAIL_SLOTS];
+};
+
+void mailbox_init(struct mailbox *m);
+/* Any thread. False: full. */
+bool mailbox_put(struct mailbox *m, const struct mail *mail);
+/* The owner only. False: empty. */
+bool mailbox_take(struct mailbox *m, struct mail *ret);
+
+#endif

@@ -1,0 +1,17 @@
+/* relay - 0x05: one lookup, header rewritten in place, sent on. The hot path.
+ *
+ * The payload never moves and is never looked at. Order per destination holds because one UDP flow
+ * is always received by one shard, which sends in the order it decides. */
+#ifndef BEACON_SERVER_RELAY_H
+#define BEACON_SERVER_RELAY_H
+
+#include "server/server.h"
+
+enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment *now,
+                         struct outbox *out);
+
+/* The rewrite alone: where and how `d` goes when its destination is `to`. A pure function of
+ * (row, header). */
+struct outgoing relay_rewrite(struct datagram *d, const struct route *to);
+
+#endif

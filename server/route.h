@@ -1,0 +1,103 @@
+/* route - the node table: node id -> endpoint, one part a lane.
+ *
+ * Holds: node id n lives in the part route_owner(n) only. Only that part's lane writes it; any
+ * thread may read any part (a sequence number in each row; C11 atomics throughout). Id 0 is never
+ * stored: it marks an empty row. Capacity is fixed; rows are removed by expiry (a hand that walks a
+ * few rows a turn), by eviction when full, never by a sweep of the whole table. Linear probing at a
+ * load of at most 0.8, removal by shifting back.
+ *
+ * A hot row is 32 bytes, two to a cache line; the key of the same node lies in a cold row of the
+ * same index. Memory belongs to the caller. */
+#ifndef BEACON_SERVER_ROUTE_H
+#define BEACON_SERVER_ROUTE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "proto/endpoint.h"
+#include "proto/msg.h"
+#include "proto/siphash.h"
+
+enum route_flag {
+    ROUTE_WANTS_DEST = 1, /* registered with 0x08: deliver as 0x09 */
+    ROUTE_HAS_KEY = 2,
+};
+
+/* How well the endpoint is proven; the class buys traffic. Only C0 is made by this version. */
+enum route_class { ROUTE_UNVERIFIED };
+
+struct route {
+    uint32_t id;
+    uint32_t seen_s; /* when its owner was last heard, in seconds of the caller's clock */
+    struct endpoint at;
+    uint8_t local; /* service address to send from, 0: the kernel chooses */
+    uint8_t class_; /* enum route_class */
+    uint8_t flags;
+};
+
+/* One part. Opaque on purpose: readers use route_find. */
+struct routes;
+
+/* Rows of a part that holds at most `nodes`, and the bytes it needs. */
+size_t routes_size(uint32_t nodes);
+/* `memory`: routes_size(nodes) zeroed bytes, 64-aligned. `key` hashes ids and prefixes. */
+struct routes *routes_init(void *memory, uint32_t nodes, struct siphash_key key);
+
+/* The part that owns `id`, of `parts`. `k` are two random words, the same for every lane and for
+ * the steering program in shard/steer.c, which computes this very function in the kernel. */
+struct owner_key {
+    uint32_t add, multiply; /* multiply is odd */
+};
+static inline uint32_t route_owner(struct owner_key k, uint32_t id, uint32_t parts)
+{
+    uint32_t h = (id ^ k.add) * k.multiply;
+    h ^= h >> 16;
+    h *= 0x7feb352du;
+    h ^= h >> 15;
+    return h % parts;
+}
+
+/* Hash of an id in a part; and a hint that its row will be wanted soon. Any thread. */
+uint64_t route_hash(const struct routes *r, uint32_t id);
+void route_prefetch(const struct routes *r, uint64_t hash);
+
+/* Any thread. `hash` is route_hash(r, id). False: not there (or, for a thread that is not the owner,
+ * being moved at this very moment: rare, and a drop like any other). */
+bool route_find(const struct routes *r, uint64_t hash, uint32_t id, struct route *ret);
+/* The same, with the key. False too when the row has no key. */
+bool route_find_key(const struct routes *r, uint32_t id, uint8_t ret_key[static MSG_KEY_LEN]);
+
+/* Owner only, all below. */
+enum route_put {
+    ROUTE_INSERTED,
+    ROUTE_UPDATED,
+    ROUTE_FULL, /* no free row */
+};
+/* Writes `route` under its id. `key` (may be NULL) is stored with a row that has none yet. */
+enum route_put route_put(struct routes *r, const struct route *route, const uint8_t *key);
+/* Only the time: one store, no sequence change. */
+void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s);
+bool route_remove(struct routes *r, uint32_t id);
+
+uint32_t route_count(const struct routes *r);
+uint32_t route_count_v4(const struct routes *r);
+uint32_t route_capacity(const struct routes *r);
+
+/* How many nodes an address prefix holds (a sketch: never too few). */
+uint32_t route_prefix_count(const struct routes *r, const struct endpoint *at, unsigned bits);
+
+/* Looks at the next `rows` rows and removes those silent for more than `ttl_s`. Returns how many. */
+uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t rows);
+/* How many rows to look at so that the whole table is seen in `period_s`, given the time passed. */
+uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t period_s);
+
+/* Makes room for a node at `newcomer`: of the next rows at the hand, removes the one of the lowest
+ * class, in the fullest prefix, silent for longest. False: every one looked at stands in a less full prefix than
+ * the newcomer would, so the newcomer must not push it out. */
+bool route_evict(struct routes *r, const struct endpoint *newcomer, uint32_t now_s);
+
+/* Calls `each` for every node of the part. Any thread; not a snapshot. For admin and metrics. */
+void route_each(const struct routes *r, void (*each)(const struct route *, void *), void *arg);
+
+#endif

@@ -1,0 +1,138 @@
+/* server - the beacon without its sockets: a datagram and the time in, a verdict and datagrams out.
+ *
+ * A server is a set of lanes, one a shard. A lane is owned by its thread: budgets, its part of the
+ * node table and its counters are private; what crosses lanes is reading the other parts of the
+ * table, mailboxes, the service-address table and the rules pointer. No system call, no clock, no
+ * malloc after server_init. The same code runs under both I/O ports, in fuzzers and in tests. */
+#ifndef BEACON_SERVER_SERVER_H
+#define BEACON_SERVER_SERVER_H
+
+#include <stdatomic.h>
+#include "proto/msg.h"
+#include "server/config.h"
+#include "server/limit.h"
+#include "server/mailbox.h"
+#include "server/route.h"
+#include "server/stats.h"
+
+struct moment {
+    uint64_t ns;    /* monotonic, counts suspend */
+    int64_t unix_s; /* wall clock: grant expiry only */
+};
+
+static inline uint32_t moment_s(const struct moment *now)
+{
+    return (uint32_t)(now->ns / 1000000000u);
+}
+
+/* One datagram as received, or one segment of a GRO batch. */
+struct datagram {
+    uint8_t *bytes; /* writable: a relay is rewritten in place */
+    uint32_t len;
+    uint32_t scope; /* interface of a link-local source, else 0 */
+    struct endpoint from;
+    uint8_t local;       /* service address it was sent to, see struct service */
+    bool local_is_global; /* whether that address is SCOPE_GLOBAL */
+    enum msg_kind kind;  /* filled by server_prefetch, with the hashes of a relay */
+    uint64_t dest_hash, sender_hash;
+};
+
+/* One datagram to send. The bytes stay valid until the outbox is cleared: they lie in the
+ * receive buffer (relays) or in the outbox (answers). */
+struct outgoing {
+    const uint8_t *bytes;
+    uint32_t len;
+    uint32_t scope;
+    struct endpoint to;
+    uint8_t local; /* send from this service address; 0: the kernel chooses */
+};
+
+enum {
+    OUTBOX_MAX = 256,
+    OUTBOX_ROOM = 2, /* no datagram causes more than two */
+    OUTBOX_SCRATCH = 128, /* bytes of one answer */
+};
+struct outbox {
+    unsigned count;
+    struct outgoing out[OUTBOX_MAX];
+    uint8_t scratch[OUTBOX_MAX][OUTBOX_SCRATCH];
+};
+
+/* Addresses of this host that datagrams came to. Appended under `claim`, never changed after. */
+enum { SERVICE_MAX = 255 };
+struct service {
+    atomic_flag claim;
+    _Atomic uint32_t count; /* entries 1..count are valid; 0 means "unknown" */
+    uint8_t ip[SERVICE_MAX + 1][16];
+};
+
+struct lane {
+    /* Fixed at start. */
+    struct server *server;
+    unsigned index;
+    struct routes *routes;
+
+    /* The lane's thread only. */
+    const struct rules *rules; /* taken once a batch from server->rules */
+    struct limiter relay, relay_ip, reply, punch, verify, notify;
+    struct limiter total; /* cells of per-shard totals */
+    struct grant_memory *grants;
+    struct nursery *nursery;
+    uint64_t expired_at_ns;
+    uint64_t wake; /* bit i: lane i got mail from this batch and must be woken */
+
+    /* Others write or read. */
+    struct mailbox *mailbox;
+    struct lane_stats stats;
+    _Atomic(const struct rules *) rules_seen; /* what `rules` is: a reload waits for it */
+};
+
+struct server {
+    unsigned lane_count;
+    struct lane *lane[CONFIG_SHARDS_MAX];
+    struct owner_key owner_key;
+    struct siphash_key limit_key;
+    struct service service;
+    _Atomic(const struct rules *) rules;
+    uint16_t port; /* our UDP port: nodes may not claim it at our own address */
+};
+
+/* Bytes that server_init takes for this config (shards already resolved to a number). */
+size_t server_size(const struct config *c, unsigned lanes);
+/* `memory`: that many zeroed bytes, 64-aligned; `seed`: 64 random bytes. `rules` outlives the
+ * server or its replacement by server_set_rules. */
+struct server *server_init(void *memory, const struct config *c, unsigned lanes,
+                           const struct rules *rules, const uint8_t seed[static 64]);
+
+/* Main thread. Publishes new rules; the old ones may be freed once server_rules_settled. */
+void server_set_rules(struct server *s, const struct rules *rules);
+bool server_rules_settled(const struct server *s);
+
+/* Any thread. Index of one of our own addresses, 0 when the table is full or busy. */
+uint8_t service_index(struct service *s, const uint8_t ip[static 16]);
+
+/* --- the lane's thread only --- */
+
+/* Once before each batch: rules. */
+void server_begin(struct lane *l);
+/* First pass over a batch: kind, hashes, prefetch. */
+void server_prefetch(const struct lane *l, struct datagram *d);
+/* Second pass. Needs OUTBOX_ROOM free. The caller counts the verdict, unless VERDICT_PASSED. */
+enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
+                          struct outbox *out);
+/* Takes letters while the outbox has room; counts their verdicts. True: there are more. */
+bool server_mail(struct lane *l, const struct moment *now, struct outbox *out);
+/* Expiry and gauges. Call about once a batch and once a second when idle. */
+void server_tick(struct lane *l, const struct moment *now);
+
+/* --- any thread --- */
+
+/* Asks for a Notify to a node (the registry's embedding call and the admin interface). 0, or -ENOENT
+ * for a node that is not registered, -ENOBUFS when the owner's mailbox is full. On 0 *ret_lane must be
+ * woken. Spacing per node (notify-rate) is applied by the owner and is not an error. */
+int server_notify(struct server *s, uint32_t node_id, unsigned *ret_lane);
+
+/* Looks a node up as a relay would. */
+bool server_find(const struct server *s, uint32_t node_id, struct route *ret);
+
+#endif

@@ -1,0 +1,29 @@
+/* group - outgoing datagrams -> send messages: neighbours that go to the same endpoint from the
+ * same service address and have equal size become one UDP_SEGMENT message.
+ *
+ * Pure but for the kernel's structs. Only neighbours are joined, so no destination is reordered. */
+#ifndef BEACON_SHARD_GROUP_H
+#define BEACON_SHARD_GROUP_H
+
+#include "server/server.h"
+#include "shard/io.h"
+
+enum {
+    GROUP_SEGMENTS_MAX = 64, /* the kernel's UDP_MAX_SEGMENTS before 6.x */
+    GROUP_BYTES_MAX = 65000,
+};
+
+struct group {
+    struct io_message message[IO_SEND_MAX];
+    struct sockaddr_in6 name[IO_SEND_MAX]; /* or sockaddr_in in the same place */
+    struct iovec piece[OUTBOX_MAX];
+    _Alignas(8) uint8_t control[IO_SEND_MAX][64];
+};
+
+/* Turns the outbox into messages; returns their number. The messages point into `g` and into the
+ * outbox's datagrams. `segment_max`: larger datagrams are not joined (they would not fit the
+ * device). */
+unsigned group_build(struct group *g, const struct outbox *out, const struct service *service,
+                     int family, uint32_t segment_max);
+
+#endif

@@ -1,0 +1,78 @@
+/* io - the interface of the two UDP ports: uring and mmsg.
+ *
+ * A port owns one shard's socket set and receive buffers and speaks in arrivals (one buffer, which
+ * may hold a GRO batch of equal segments) and send messages (struct mmsghdr, which may carry a GSO
+ * batch). All calls come from the shard's thread, but for io_wake, which any thread may call.
+ *
+ * One turn: io_wait, decide, io_send (once or more), io_recycle. Bytes of an arrival are valid until
+ * io_recycle; io_send has read its messages when it returns. */
+#ifndef BEACON_SHARD_IO_H
+#define BEACON_SHARD_IO_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include "proto/endpoint.h"
+#include "server/stats.h"
+
+enum {
+    IO_BUFFERS = 64,      /* per shard; measured: more gains nothing */
+    IO_PAYLOAD_MAX = 65536, /* UDP_GRO hands over up to 64 KiB at once */
+    IO_CONTROL_MAX = 128, /* segment size and packet info */
+    IO_ARRIVALS_MAX = IO_BUFFERS,
+    IO_SEND_MAX = 256, /* messages a call of io_send */
+};
+
+/* The shard's two sockets, both bound to the service address and in the reuseport group. `narrow`
+ * receives, and sends what fits every path (IP_PMTUDISC_PROBE: no path-MTU look-up, measured 6 to
+ * 11 % cheaper). `wide` only sends: larger datagrams, with path-MTU discovery and fragmentation. */
+struct io_sockets {
+    int family; /* AF_INET6 (dual-stack) or AF_INET where the host has no IPv6 */
+    int narrow, wide;
+};
+enum { IO_NARROW_MAX = 1232 }; /* IPv6 minimum MTU less headers: fits every path */
+
+struct arrival {
+    uint8_t *bytes;
+    uint32_t len;
+    uint32_t segment; /* size of each datagram in it but the last; 0: it is one datagram */
+    uint32_t scope;   /* interface index of a link-local source */
+    bool truncated;
+    struct endpoint from;
+    bool has_local;
+    uint8_t local[16]; /* address it was sent to */
+};
+
+struct io_message {
+    struct mmsghdr header;
+    bool wide;        /* leaves by the wide socket */
+    uint16_t packets; /* datagrams in it */
+};
+
+struct io; /* a port's own state */
+
+struct io_port {
+    const char *name;
+    /* 0 or -errno. -ENOSYS, -EPERM, -ENOMEM: this host refuses it, try the other port. */
+    int (*open)(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats);
+    /* Fills up to IO_ARRIVALS_MAX. Blocks until a datagram, a wake or `timeout_ns` (0: only looks). */
+    unsigned (*wait)(struct io *io, struct arrival arrivals[static IO_ARRIVALS_MAX],
+                     uint64_t timeout_ns);
+    /* Sends in order. What the kernel refuses is counted in stats and skipped; returns the number
+     * of datagrams refused. */
+    unsigned (*send)(struct io *io, struct io_message *messages, unsigned count);
+    /* The arrivals of the last wait are done with. */
+    void (*recycle)(struct io *io);
+    /* Any thread: makes the current or next wait return. */
+    void (*wake)(struct io *io);
+    void (*close)(struct io *io);
+};
+
+extern const struct io_port io_uring_port, io_mmsg_port;
+
+/* Shared by the ports: what recvmsg gave -> arrival. `name` is a sockaddr_in or sockaddr_in6. */
+void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control);
+
+#endif

@@ -1,0 +1,38 @@
+/* shard - one thread with one lane: receive a batch, decide each, group, send.
+ *
+ * The set opens and closes as a whole: closing one socket of a reuseport group would renumber the
+ * others. */
+#ifndef BEACON_SHARD_SHARD_H
+#define BEACON_SHARD_SHARD_H
+
+#include "server/config.h"
+#include "server/server.h"
+
+struct shards; /* all of them */
+
+/* What start-up found out, for the log and for /metrics. */
+struct shards_report {
+    const char *io;             /* "uring" or "mmsg" */
+    int uring_error;            /* errno that made auto fall back, or 0 */
+    struct endpoint bound;      /* with the port the kernel gave */
+    bool dual_stack;            /* false: the host has no IPv6 */
+    int steer_error;            /* errno when steering could not be attached, or 0 */
+    uint64_t receive_buffer;    /* granted per socket, bytes */
+    uint64_t send_buffer;
+};
+
+/* Opens sockets and I/O ports, no thread yet. `failed` names the step on error ("bind",
+ * "io_uring", ...). 0 or -errno. */
+int shards_open(struct shards **ret, struct server *server, const struct config *c,
+                struct shards_report *report, const char **failed);
+/* Starts the threads. 0 or -errno. */
+int shards_start(struct shards *s);
+/* Ends and joins the threads, closes everything, frees. What was received is answered first. */
+void shards_close(struct shards *s);
+
+/* Any thread: makes shard `index` look at its mailbox. */
+void shards_wake(struct shards *s, unsigned index);
+
+uint64_t clock_ns(void); /* CLOCK_BOOTTIME */
+
+#endif

@@ -1,0 +1,10 @@
+/* metrics - Prometheus text (version 0.0.4) of everything that is counted. */
+#ifndef BEACON_WSS_METRICS_H
+#define BEACON_WSS_METRICS_H
+
+#include "wss/admin.h"
+
+/* Writes all series; each exists from the start with 0. Labels are enums of ours only. */
+void metrics_write(FILE *out, const struct admin *a);
+
+#endif
