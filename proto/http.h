@@ -43,14 +43,16 @@ struct http_request {
 };
 
 /* Returns 0 when `ret` is filled, HTTP_MORE when the head is not complete yet, else the status code
- * that refuses it: 400, 413, 414, 417, 431, 501 or 505. After a refusal the connection must close: where the
- * next request begins is unknown. `ret` is undefined unless 0. */
+ * that refuses it: 400, 413, 414, 417, 431, 501 or 505. After a refusal the connection must close:
+ * where the next request begins is unknown. `ret` is undefined unless 0. More bytes never change a
+ * refusal, and the first one in the order of the bytes is the answer. */
 enum { HTTP_MORE = -1 };
 int http_read_head(const char *bytes, size_t len, struct http_request *ret);
 
 /* The value of the first field with this name (case-insensitive), or NULL. */
 const struct http_text *http_field(const struct http_request *q, const char *name);
 
+/* Exactly this text, case and all. */
 bool http_text_is(struct http_text t, const char *text);
 
 /* The reason phrase of a status code that we send. */

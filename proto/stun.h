@@ -41,12 +41,12 @@ enum stun_attr_type {
 
 /* What a datagram whose first byte is 0x00 turned out to be. */
 enum stun_verdict {
-    STUN_REQUEST,         /* a Binding request to answer with stun_answer */
+    STUN_REQUEST,          /* a Binding request to answer with stun_answer */
     STUN_UNKNOWN_REQUIRED, /* the same, with attributes we must understand and do not: 420 */
-    STUN_INDICATION,      /* no answer (RFC 8489, 6.3.2) */
-    STUN_RESPONSE,        /* no answer */
-    STUN_BAD_FINGERPRINT, /* FINGERPRINT present and wrong: not STUN, no answer */
-    STUN_MALFORMED,       /* header, lengths or method wrong: no answer */
+    STUN_INDICATION,       /* no answer (RFC 8489, 6.3.2) */
+    STUN_RESPONSE,         /* no answer */
+    STUN_BAD_FINGERPRINT,  /* FINGERPRINT present and wrong: not STUN, no answer */
+    STUN_MALFORMED,        /* header, lengths or method wrong: no answer */
 };
 
 struct stun_request {
@@ -63,8 +63,8 @@ struct stun_request {
 enum stun_verdict stun_read(const uint8_t *bytes, size_t len, struct stun_request *ret);
 
 /* Writes the answer to `q` from `source`: success with XOR-MAPPED-ADDRESS (MAPPED-ADDRESS for a
- * legacy client), or 420 with UNKNOWN-ATTRIBUTES when q->unknown_count > 0. Adds FINGERPRINT when it
- * was asked with. At most STUN_ANSWER_MAX bytes. */
+ * legacy client), or 420 with UNKNOWN-ATTRIBUTES when q->unknown_count > 0. Adds FINGERPRINT when
+ * it was asked with. At most STUN_ANSWER_MAX bytes. */
 void stun_answer(struct writer *w, const struct stun_request *q, const struct endpoint *source);
 
 /* Client side: a bare Binding request; and the mapped address in a success response to `id`
