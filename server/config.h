@@ -19,6 +19,9 @@ enum {
     CONFIG_SHARDS_MAX = 64,
     CONFIG_WHITELIST_MAX = 256,
     CONFIG_ERROR_MAX = 512,
+    CONFIG_VALUE_MAX = 16384, /* a whole whitelist as text fits */
+    CONFIG_OPTIONS_MAX = 64,
+    CONFIG_ORIGIN_MAX = 96,
 };
 
 enum io_choice { IO_AUTO, IO_URING, IO_MMSG };
@@ -32,7 +35,8 @@ struct whitelist {
     struct endpoint ip[CONFIG_WHITELIST_MAX]; /* port 0 */
 };
 
-/* What a running beacon re-reads on SIGHUP. Lanes see it through one pointer, whole or not at all. */
+/* What a running beacon re-reads on SIGHUP. Lanes see it through one pointer, whole or not at all.
+ */
 struct rules {
     uint32_t node_ttl_s;
     uint32_t takeover_silence_s; /* an id stays with its address until silent so long */
@@ -78,16 +82,16 @@ struct config {
     bool strict_gossip;
     struct rules rules;
     /* Where each option's value came from, by index in option_table; "" is the default. */
-    char origin[64][96];
+    char origin[CONFIG_OPTIONS_MAX][CONFIG_ORIGIN_MAX];
 };
 
 enum option_type {
     OPTION_BOOL,
     OPTION_INT,
-    OPTION_SECONDS,  /* 90, 90s, 10m, 1h */
-    OPTION_SIZE,     /* 4194304, 64KiB, 8MiB, 1GiB */
-    OPTION_RATE,     /* RATE or RATE/BURST per second; BURST defaults to the row's */
-    OPTION_ENUM,     /* one of `choices` */
+    OPTION_SECONDS, /* 90, 90s, 10m, 1h */
+    OPTION_SIZE,    /* 4194304, 64KiB, 8MiB, 1GiB */
+    OPTION_RATE,    /* RATE or RATE/BURST per second; BURST defaults to the row's */
+    OPTION_ENUM,    /* one of `choices` */
     OPTION_TEXT,
     OPTION_ENDPOINT, /* numeric host:port */
     OPTION_LISTENER, /* the same or empty: off */
@@ -98,13 +102,16 @@ struct option {
     const char *name; /* long flag, config key; JSON also with '_' for '-' */
     const char *section;
     enum option_type type;
-    size_t offset; /* in struct config; for OPTION_LISTENER of the endpoint, see .c for its flag */
+    size_t offset;  /* in struct config */
+    size_t enabled; /* OPTION_LISTENER: of the bool that says whether there is one */
     const char *metavar;
     const char *fallback; /* default, as text */
     const char *choices;  /* OPTION_ENUM: "auto|uring|mmsg" in the order of the enum */
     uint64_t min, max;    /* OPTION_INT, _SECONDS, _SIZE, rate of _RATE */
-    uint64_t scale;       /* OPTION_RATE: default burst = rate * scale / 10 (0: burst = rate) */
+    uint64_t scale;       /* OPTION_RATE: burst = rate * scale / 10 when not given (0: = rate) */
     bool reloadable, secret;
+    bool not_in_file; /* flag and environment only */
+    bool list;        /* JSON may give a list of strings */
     const char *help; /* one sentence, no full stop */
 };
 
@@ -118,19 +125,19 @@ struct config_error {
 /* All defaults. */
 void config_init(struct config *c);
 
-/* One option by name (with '-' or '_'). `origin` is e.g. "beacon.conf:12", "$BEACON_ADDR", "--addr".
- * False: `error` says why, `c` is unchanged. Unknown names get a "did you mean". */
+/* One option by name (with '-' or '_'). `origin` is e.g. "beacon.conf:12", "$BEACON_ADDR",
+ * "--addr". False: `error` says why, `c` is unchanged. Unknown names get a "did you mean". */
 bool config_set(struct config *c, const char *name, const char *value, const char *origin,
                 struct config_error *error);
 
 /* A whole file. `path` is used in messages. Text format, or JSON when the path ends in ".json" or
- * the text begins with '{'. */
+ * the text begins with '{'. False: `c` holds a part of the file and is of no use. */
 bool config_read(struct config *c, const char *path, const char *text, size_t len,
                  struct config_error *error);
 
 /* The environment: every BEACON_<OPTION> in `environment` (NULL-ended "K=V" list). Unknown
  * BEACON_ names are reported through `unknown` (called once a name, may be NULL), not refused:
- * orchestrators inject such names on their own. */
+ * orchestrators inject such names on their own. An empty value counts as not set. */
 bool config_read_environment(struct config *c, char *const *environment,
                              void (*unknown)(const char *name), struct config_error *error);
 
@@ -138,6 +145,10 @@ bool config_read_environment(struct config *c, char *const *environment,
  * error. Commands (--help, --version, --check-config, --dump-config, --print-...) are taken by the
  * caller before, see config_commands in cmd/beacon.c. */
 bool config_read_flags(struct config *c, int argc, char *const *argv, struct config_error *error);
+
+/* The file to read, before anything else is: the last --config of the flags, else $BEACON_CONFIG,
+ * else NULL. Borrows from its arguments. */
+const char *config_find_file(int argc, char *const *argv, char *const *environment);
 
 /* What no single option can know: ranges between options, --dev's defaults for options that nobody
  * set. Called last. */

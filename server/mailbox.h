@@ -12,7 +12,7 @@
 #include "proto/endpoint.h"
 
 enum {
-    MAIL_SLOTS = 1024, /* power of two */
+    MAIL_SLOTS = 1024,   /* power of two */
     MAIL_BYTES_MAX = 84, /* the longest Discover or PunchRequest that means anything, padded */
 };
 
@@ -27,6 +27,7 @@ struct mail {
     uint32_t scope;   /* MAIL_DATAGRAM, as in struct datagram, here to `bytes` */
     struct endpoint from;
     uint8_t local;
+    bool local_is_global;
     uint8_t len;
     uint8_t bytes[MAIL_BYTES_MAX];
 };

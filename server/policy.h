@@ -21,16 +21,21 @@ bool source_may_register(const struct lane *l, const struct datagram *d);
  * the shard's total. Loopback is free: nothing outside this host can forge it. */
 bool reply_take(struct lane *l, const struct endpoint *to, const struct moment *now);
 
-/* Takes one from the budget that `limiter` keeps for the source address (IPv6: its /64). */
-bool source_take(struct lane *l, struct limiter *limiter, const struct endpoint *from,
-                 struct rate rate, const struct moment *now);
-
 bool whitelisted(const struct whitelist *w, const struct endpoint *from);
 
-/* Hash of an endpoint, of its address prefix, of two ids, under the server's key; `kind` keeps
- * budgets of different meaning apart in one limiter. */
+/* What a budget is about: keeps keys apart that are made of the same address. */
+enum limit_kind { LIMIT_SENDS, LIMIT_IS_NAMED };
+
+/* Hashes under the server's key, for limiters: of an endpoint, of an address prefix, of the prefix
+ * that counts as one source (IPv4 address, IPv6 /64), of two ids. */
 uint64_t limit_hash_endpoint(const struct lane *l, const struct endpoint *e);
-uint64_t limit_hash_prefix(const struct lane *l, const struct endpoint *e, unsigned bits);
+uint64_t limit_hash_prefix(const struct lane *l, const struct endpoint *e, unsigned bits,
+                           enum limit_kind kind);
+uint64_t limit_hash_source(const struct lane *l, const struct endpoint *from, enum limit_kind kind);
 uint64_t limit_hash_pair(const struct lane *l, uint32_t a, uint32_t b);
+
+/* Keys of the shard-wide budgets in lane.total: each a cell of its own in both rows. */
+#define TOTAL_REPLY 0x0000000000000000u
+#define TOTAL_PUNCH 0x0000000100000001u
 
 #endif

@@ -31,7 +31,7 @@ struct route {
     uint32_t id;
     uint32_t seen_s; /* when its owner was last heard, in seconds of the caller's clock */
     struct endpoint at;
-    uint8_t local; /* service address to send from, 0: the kernel chooses */
+    uint8_t local;  /* service address to send from, 0: the kernel chooses */
     uint8_t class_; /* enum route_class */
     uint8_t flags;
 };
@@ -62,8 +62,8 @@ static inline uint32_t route_owner(struct owner_key k, uint32_t id, uint32_t par
 uint64_t route_hash(const struct routes *r, uint32_t id);
 void route_prefetch(const struct routes *r, uint64_t hash);
 
-/* Any thread. `hash` is route_hash(r, id). False: not there (or, for a thread that is not the owner,
- * being moved at this very moment: rare, and a drop like any other). */
+/* Any thread. `hash` is route_hash(r, id). False: not there (or, for a thread that is not the
+ * owner, being moved at this very moment: rare, and a drop like any other). */
 bool route_find(const struct routes *r, uint64_t hash, uint32_t id, struct route *ret);
 /* The same, with the key. False too when the row has no key. */
 bool route_find_key(const struct routes *r, uint32_t id, uint8_t ret_key[static MSG_KEY_LEN]);
@@ -87,15 +87,16 @@ uint32_t route_capacity(const struct routes *r);
 /* How many nodes an address prefix holds (a sketch: never too few). */
 uint32_t route_prefix_count(const struct routes *r, const struct endpoint *at, unsigned bits);
 
-/* Looks at the next `rows` rows and removes those silent for more than `ttl_s`. Returns how many. */
+/* Looks at the next `rows` rows and removes those silent for more than `ttl_s`. Returns how many.
+ */
 uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t rows);
 /* How many rows to look at so that the whole table is seen in `period_s`, given the time passed. */
 uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t period_s);
 
 /* Makes room for a node at `newcomer`: of the next rows at the hand, removes the one of the lowest
- * class, in the fullest prefix, silent for longest. False: every one looked at stands in a less full prefix than
- * the newcomer would, so the newcomer must not push it out. */
-bool route_evict(struct routes *r, const struct endpoint *newcomer, uint32_t now_s);
+ * class, in the fullest prefix (IPv4 /24, IPv6 /48), silent for longest. False: every one looked at
+ * stands in a less full prefix than the newcomer would, so the newcomer must not push it out. */
+bool route_evict(struct routes *r, const struct endpoint *newcomer);
 
 /* Calls `each` for every node of the part. Any thread; not a snapshot. For admin and metrics. */
 void route_each(const struct routes *r, void (*each)(const struct route *, void *), void *arg);

@@ -31,9 +31,9 @@ struct datagram {
     uint32_t len;
     uint32_t scope; /* interface of a link-local source, else 0 */
     struct endpoint from;
-    uint8_t local;       /* service address it was sent to, see struct service */
+    uint8_t local;        /* service address it was sent to, see struct service */
     bool local_is_global; /* whether that address is SCOPE_GLOBAL */
-    enum msg_kind kind;  /* filled by server_prefetch, with the hashes of a relay */
+    enum msg_kind kind;   /* filled by server_prefetch, with the hashes of a relay */
     uint64_t dest_hash, sender_hash;
 };
 
@@ -49,7 +49,7 @@ struct outgoing {
 
 enum {
     OUTBOX_MAX = 256,
-    OUTBOX_ROOM = 2, /* no datagram causes more than two */
+    OUTBOX_ROOM = 2,      /* no datagram causes more than two */
     OUTBOX_SCRATCH = 128, /* bytes of one answer */
 };
 struct outbox {
@@ -127,9 +127,10 @@ void server_tick(struct lane *l, const struct moment *now);
 
 /* --- any thread --- */
 
-/* Asks for a Notify to a node (the registry's embedding call and the admin interface). 0, or -ENOENT
- * for a node that is not registered, -ENOBUFS when the owner's mailbox is full. On 0 *ret_lane must be
- * woken. Spacing per node (notify-rate) is applied by the owner and is not an error. */
+/* Asks for a Notify to a node (the registry's embedding call and the admin interface). 0, or
+ * -ENOENT for a node that is not registered, -ENOBUFS when the owner's mailbox is full. On 0
+ * *ret_lane must be woken. Spacing per node (notify-rate) is applied by the owner and is not an
+ * error. */
 int server_notify(struct server *s, uint32_t node_id, unsigned *ret_lane);
 
 /* Looks a node up as a relay would. */

@@ -14,16 +14,15 @@ enum {
 };
 
 struct group {
-    struct io_message message[IO_SEND_MAX];
-    struct sockaddr_in6 name[IO_SEND_MAX]; /* or sockaddr_in in the same place */
+    struct io_messages messages;
+    struct sockaddr_in6 name[IO_SEND_MAX]; /* or a sockaddr_in in the same place */
     struct iovec piece[OUTBOX_MAX];
-    _Alignas(8) uint8_t control[IO_SEND_MAX][64];
+    _Alignas(8) uint8_t control[IO_SEND_MAX][64]; /* segment size and packet info */
 };
 
-/* Turns the outbox into messages; returns their number. The messages point into `g` and into the
- * outbox's datagrams. `segment_max`: larger datagrams are not joined (they would not fit the
- * device). */
-unsigned group_build(struct group *g, const struct outbox *out, const struct service *service,
-                     int family, uint32_t segment_max);
+/* Turns the outbox into g->messages, which point into `g` and into the outbox's datagrams. Larger
+ * datagrams than `segment_max` are not joined (they would not fit the device). */
+void group_build(struct group *g, const struct outbox *out, const struct service *service,
+                 int family, uint32_t segment_max);
 
 #endif

@@ -4,8 +4,8 @@
  * may hold a GRO batch of equal segments) and send messages (struct mmsghdr, which may carry a GSO
  * batch). All calls come from the shard's thread, but for io_wake, which any thread may call.
  *
- * One turn: io_wait, decide, io_send (once or more), io_recycle. Bytes of an arrival are valid until
- * io_recycle; io_send has read its messages when it returns. */
+ * One turn: io_wait, decide, io_send (once or more), io_recycle. Bytes of an arrival are valid
+ * until io_recycle; io_send has read its messages when it returns. */
 #ifndef BEACON_SHARD_IO_H
 #define BEACON_SHARD_IO_H
 
@@ -18,9 +18,9 @@
 #include "server/stats.h"
 
 enum {
-    IO_BUFFERS = 64,      /* per shard; measured: more gains nothing */
+    IO_BUFFERS = 64,        /* per shard; measured: more gains nothing */
     IO_PAYLOAD_MAX = 65536, /* UDP_GRO hands over up to 64 KiB at once */
-    IO_CONTROL_MAX = 128, /* segment size and packet info */
+    IO_CONTROL_MAX = 128,   /* segment size and packet info */
     IO_ARRIVALS_MAX = IO_BUFFERS,
     IO_SEND_MAX = 256, /* messages a call of io_send */
 };
@@ -45,24 +45,33 @@ struct arrival {
     uint8_t local[16]; /* address it was sent to */
 };
 
-struct io_message {
-    struct mmsghdr header;
-    bool wide;        /* leaves by the wide socket */
-    uint16_t packets; /* datagrams in it */
+/* Messages to send, in order. The headers are what sendmmsg takes; the rest is about them. */
+struct io_messages {
+    unsigned count;
+    struct mmsghdr header[IO_SEND_MAX];
+    struct {
+        bool wide;        /* leaves by the wide socket */
+        uint16_t packets; /* datagrams in it */
+        uint16_t segment; /* UDP_SEGMENT size, 0: one datagram */
+    } of[IO_SEND_MAX];
 };
 
 struct io; /* a port's own state */
 
 struct io_port {
     const char *name;
-    /* 0 or -errno. -ENOSYS, -EPERM, -ENOMEM: this host refuses it, try the other port. */
-    int (*open)(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats);
-    /* Fills up to IO_ARRIVALS_MAX. Blocks until a datagram, a wake or `timeout_ns` (0: only looks). */
+    /* 0 or -errno. -ENOSYS, -EPERM, -ENOMEM, ...: this host refuses it, try the other port. Called
+     * on the thread that will use it. `segment_max` is lowered when the kernel refuses a GSO
+     * message because its segments do not fit the device. */
+    int (*open)(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats,
+                uint32_t *segment_max);
+    /* Fills up to IO_ARRIVALS_MAX. Blocks until a datagram, a wake or `timeout_ns` (0: only looks).
+     */
     unsigned (*wait)(struct io *io, struct arrival arrivals[static IO_ARRIVALS_MAX],
                      uint64_t timeout_ns);
-    /* Sends in order. What the kernel refuses is counted in stats and skipped; returns the number
-     * of datagrams refused. */
-    unsigned (*send)(struct io *io, struct io_message *messages, unsigned count);
+    /* Sends in order. What the kernel refuses is skipped and counted in stats (uring: by the next
+     * wait at the latest). */
+    void (*send)(struct io *io, struct io_messages *messages);
     /* The arrivals of the last wait are done with. */
     void (*recycle)(struct io *io);
     /* Any thread: makes the current or next wait return. */

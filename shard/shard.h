@@ -12,21 +12,21 @@ struct shards; /* all of them */
 
 /* What start-up found out, for the log and for /metrics. */
 struct shards_report {
-    const char *io;             /* "uring" or "mmsg" */
-    int uring_error;            /* errno that made auto fall back, or 0 */
-    struct endpoint bound;      /* with the port the kernel gave */
-    bool dual_stack;            /* false: the host has no IPv6 */
-    int steer_error;            /* errno when steering could not be attached, or 0 */
-    uint64_t receive_buffer;    /* granted per socket, bytes */
+    const char *io;          /* "uring" or "mmsg" */
+    int uring_error;         /* errno that made auto fall back, or 0 */
+    struct endpoint bound;   /* with the port the kernel gave */
+    bool dual_stack;         /* false: the host has no IPv6 */
+    int steer_error;         /* errno when steering could not be attached, or 0 */
+    uint64_t receive_buffer; /* granted per socket, bytes */
     uint64_t send_buffer;
 };
 
-/* Opens sockets and I/O ports, no thread yet. `failed` names the step on error ("bind",
- * "io_uring", ...). 0 or -errno. */
+/* Opens the sockets and attaches steering. `failed` names the step on error ("bind", ...).
+ * 0 or -errno. Writes the port the kernel gave to server->port. */
 int shards_open(struct shards **ret, struct server *server, const struct config *c,
                 struct shards_report *report, const char **failed);
-/* Starts the threads. 0 or -errno. */
-int shards_start(struct shards *s);
+/* Starts the threads, each with its I/O port; `auto` falls back to mmsg as a whole. 0 or -errno. */
+int shards_start(struct shards *s, struct shards_report *report, const char **failed);
 /* Ends and joins the threads, closes everything, frees. What was received is answered first. */
 void shards_close(struct shards *s);
 

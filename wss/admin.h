@@ -8,8 +8,9 @@
 
 #include "server/server.h"
 #include "wss/edge.h"
+#include "wss/probe.h"
 
-enum { ADMIN_STUCK_SECONDS = 5, ADMIN_PROBE_CACHE_MS = 3000, ADMIN_PROBE_WAIT_MS = 500 };
+enum { ADMIN_STUCK_SECONDS = 5 };
 
 /* Set by the main thread, read by the edge's. */
 struct admin {
@@ -28,17 +29,19 @@ struct admin {
     _Atomic uint64_t reload_unix_s;
     _Atomic uint64_t log_suppressed;
 
-    /* The prober's thread writes, the edge reads. */
-    struct admin_probe *probe;
+    /* Filled by admin_start. */
+    struct prober prober;
+    uint64_t started_ns; /* a loop that has not turned yet is late only ADMIN_STUCK_SECONDS after */
+    int64_t started_unix_s;
 };
 
-/* Sends one STUN Binding request to `at` from a socket of its own and waits for the answer. Blocks up
- * to `wait_ms`. Returns the round trip in ns, or -errno (-ETIMEDOUT). */
-int64_t stun_probe(const struct endpoint *at, unsigned wait_ms);
-
-/* Starts the thread that probes every ADMIN_PROBE_CACHE_MS; 0 or -errno. */
+/* Call before edge_start. Starts the thread that probes every ADMIN_PROBE_CACHE_MS; 0 or -errno. */
 int admin_start(struct admin *a);
+/* Ends the thread; the pages then show its last results. Nothing when it did not start. */
 void admin_stop(struct admin *a);
+
+/* What /readyz says: traffic is welcome. Any thread. */
+bool admin_is_ready(const struct admin *a);
 
 /* Handlers for edge_listener; arg is the struct admin. */
 edge_handler admin_health;  /* /healthz /livez /readyz, and /metrics if metrics_on_health */

@@ -2,7 +2,8 @@
  *
  * Never touches a shard's state but to read counters. Connections are a fixed pool; every
  * connection has one absolute deadline for the whole request head and an idle limit between
- * requests; sources are capped. A slow reader keeps its own answer only. */
+ * requests; sources are capped. A slow reader keeps its own answer only. What one connection does
+ * is in conn.h. */
 #ifndef BEACON_WSS_EDGE_H
 #define BEACON_WSS_EDGE_H
 
@@ -29,7 +30,7 @@ struct edge_response {
     const char *allow; /* with 405 */
 };
 
-/* Called on the edge's thread; must not block. */
+/* Called on the edge's thread; must not block. Sets the status; all else may stay zero. */
 typedef void edge_handler(void *arg, const struct http_request *request,
                           struct edge_response *response);
 
@@ -43,19 +44,37 @@ struct edge_listener {
 };
 
 /* Binds and listens, no thread yet. On error `failed` is the listener's name. 0 or -errno. The port
- * that the kernel gave is written back to listener[i].at. */
+ * that the kernel gave is written back to listener[i].at. An IPv6 wildcard takes IPv4 too, and is
+ * an IPv4 wildcard where the host has no IPv6. */
 int edge_open(struct edge **ret, struct edge_listener *listeners, unsigned count,
               const char **failed);
+
+/* The constants above, for a test that cannot wait so long or open so much. */
+struct edge_limits {
+    unsigned head_ms, idle_ms, write_ms;
+    unsigned connections; /* at most EDGE_CONNECTIONS_MAX */
+    unsigned per_ipv4, per_ipv6_64;
+};
+/* Before edge_start. */
+void edge_set_limits(struct edge *e, const struct edge_limits *limits);
+
 int edge_start(struct edge *e);
 /* Ends and joins the thread, closes everything, frees. */
 void edge_close(struct edge *e);
 
 /* Counters for /metrics, any thread. */
 struct edge_stats {
-    _Atomic uint64_t accepted, refused, requests, bad_requests, timeouts, connections;
+    _Atomic uint64_t accepted;     /* connections that got a place */
+    _Atomic uint64_t refused;      /* closed at once: pool or source is full, no descriptor left */
+    _Atomic uint64_t requests;     /* given to a handler */
+    _Atomic uint64_t bad_requests; /* refused by the parser, or with a body */
+    _Atomic uint64_t timeouts;    /* head too slow or answer not taken; not: idle after a request */
+    _Atomic uint64_t connections; /* gauge */
 };
 const struct edge_stats *edge_stats(const struct edge *e);
-/* When the loop last turned, clock_ns of its thread (CLOCK_BOOTTIME). */
+/* When the loop last turned, in edge_clock_ns. */
 uint64_t edge_tick_ns(const struct edge *e);
+
+uint64_t edge_clock_ns(void); /* CLOCK_BOOTTIME, as the shards count */
 
 #endif

@@ -2,9 +2,11 @@
 #ifndef BEACON_WSS_METRICS_H
 #define BEACON_WSS_METRICS_H
 
+#include <stdio.h>
 #include "wss/admin.h"
 
-/* Writes all series; each exists from the start with 0. Labels are enums of ours only. */
+/* Writes all series; each exists from the start with 0. Labels are enums of ours only. Reads the
+ * lanes' counters without stopping them: one scrape is not one moment. */
 void metrics_write(FILE *out, const struct admin *a);
 
 #endif

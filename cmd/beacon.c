@@ -1,0 +1,571 @@
+/* beacon - the server: reads its configuration, opens everything, then waits for signals. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+#include "cmd/log.h"
+#include "cmd/notify.h"
+#include "cmd/version.h"
+#include "cmd/watch.h"
+#include "server/config.h"
+#include "server/server.h"
+#include "shard/shard.h"
+#include "wss/admin.h"
+#include "wss/edge.h"
+
+extern char **environ;
+
+enum {
+    FILE_MAX_BYTES = 1 << 20,
+    NOFILE_BASE = 32,     /* standard streams, epoll, probes, notify, spare */
+    NOFILE_PER_SHARD = 4, /* two sockets, ring, wake */
+    SETTLE_MS = 5000,     /* a shard takes new rules within a second */
+};
+
+struct beacon {
+    int argc;
+    char **argv;
+    struct config *config;
+    struct rules *rules; /* what the lanes read; replaced by a reload */
+    void *memory;
+    struct server *server;
+    struct shards *shards;
+    struct shards_report report;
+    struct admin admin;
+    struct edge *edge;
+    struct edge_listener listener[2];
+    unsigned listener_count;
+    struct watch watch;
+};
+
+/* --- configuration --- */
+
+/* A whole small file. NULL with errno. */
+static char *file_read(const char *path, size_t *ret_len)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return NULL;
+    char *text = malloc(FILE_MAX_BYTES);
+    size_t len = 0;
+    ssize_t n = text ? 1 : -1;
+    while (n > 0 && len < FILE_MAX_BYTES) {
+        n = read(fd, text + len, FILE_MAX_BYTES - len);
+        len += n > 0 ? (size_t)n : 0;
+    }
+    int err = n < 0 ? errno : n > 0 ? EFBIG : 0;
+    close(fd);
+    if (err) {
+        free(text);
+        errno = err;
+        return NULL;
+    }
+    *ret_len = len;
+    return text;
+}
+
+static void environment_unknown(const char *name)
+{
+    log_line(LOG_WARN, "config", "environment variable of no option", "name=%s", log_quote(name));
+}
+
+static bool config_load_file(struct config *c, const char *path, struct config_error *error)
+{
+    size_t len;
+    char *text = file_read(path, &len);
+    if (!text) {
+        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(errno));
+        return false;
+    }
+    bool ok = config_read(c, path, text, len, error);
+    free(text);
+    return ok;
+}
+
+/* All sources in their order. Returns 0, or the exit code with `error` filled. */
+static int config_load(struct config *c, int argc, char **argv, struct config_error *error)
+{
+    config_init(c);
+    const char *path = config_find_file(argc, argv, environ);
+    if (path && *path && !config_load_file(c, path, error))
+        return EX_CONFIG;
+    if (!config_read_environment(c, environ, environment_unknown, error))
+        return EX_CONFIG;
+    if (!config_read_flags(c, argc, argv, error) || !config_finish(c, error))
+        return EX_CONFIG;
+    return 0;
+}
+
+static int print_help(void)
+{
+    printf("usage: beacon [options]\n\n"
+           "A public server for nodes behind NATs: tells them their address (STUN, Discover),\n"
+           "coordinates hole punching, relays for pairs that cannot punch.\n\n"
+           "  --help              this text\n"
+           "  --version           name, version, revision\n"
+           "  --check-config      read everything, say what is wrong, do not start\n"
+           "  --dump-config       the effective configuration, and where each value came from\n"
+           "  --print-man         the options as mdoc(7)\n"
+           "  --print-completion  completion for bash\n\n");
+    config_help(stdout);
+    return EXIT_SUCCESS;
+}
+
+static int print_version(void)
+{
+    printf("beacon %s %s\n", beacon_version, beacon_revision);
+    return EXIT_SUCCESS;
+}
+
+static int print_man(void)
+{
+    config_man(stdout);
+    return EXIT_SUCCESS;
+}
+
+static int print_completion(void)
+{
+    config_completion(stdout);
+    return EXIT_SUCCESS;
+}
+
+/* True when `argv` has this command, with one dash or two; it is taken out. */
+static bool command_take(int *argc, char **argv, const char *name)
+{
+    for (int i = 1; i < *argc; i++) {
+        const char *word = argv[i];
+        if (word[0] != '-' || strcmp(word + (word[1] == '-' ? 2 : 1), name) != 0)
+            continue;
+        memmove(&argv[i], &argv[i + 1], (size_t)(*argc - i) * sizeof *argv);
+        (*argc)--;
+        return true;
+    }
+    return false;
+}
+
+/* --- start --- */
+
+static int exit_code_of(int err)
+{
+    switch (-err) {
+    case EADDRINUSE:
+    case EADDRNOTAVAIL:
+        return EX_UNAVAILABLE;
+    case EACCES:
+    case EPERM:
+        return EX_NOPERM;
+    default:
+        return EXIT_FAILURE;
+    }
+}
+
+static const char *endpoint_text(const struct endpoint *e)
+{
+    static _Thread_local char text[4][ENDPOINT_TEXT_MAX];
+    static _Thread_local unsigned turn;
+    return endpoint_format(e, text[turn++ % 4]);
+}
+
+/* Descriptors for everything that the configuration asks for. */
+static int limits_raise(unsigned shards)
+{
+    struct rlimit limit;
+    rlim_t least = NOFILE_BASE + (rlim_t)shards * NOFILE_PER_SHARD;
+    rlim_t wanted = least + EDGE_CONNECTIONS_MAX;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return -errno;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        setrlimit(RLIMIT_NOFILE, &limit); /* what it gave is read again below */
+        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+            return -errno;
+    }
+    if (limit.rlim_cur < least) {
+        log_line(LOG_ERROR, "beacon", "too few file descriptors",
+                 "limit=%ju needed=%ju hint=\"raise it with ulimit -n or LimitNOFILE=\"",
+                 (uintmax_t)limit.rlim_cur, (uintmax_t)least);
+        return -EMFILE;
+    }
+    if (limit.rlim_cur < wanted)
+        log_line(LOG_WARN, "beacon", "few file descriptors: fewer HTTP connections",
+                 "limit=%ju wanted=%ju", (uintmax_t)limit.rlim_cur, (uintmax_t)wanted);
+    return 0;
+}
+
+static unsigned shards_wanted(const struct config *c)
+{
+    cpu_set_t cpus;
+    if (c->shards > 0)
+        return c->shards;
+    if (sched_getaffinity(0, sizeof cpus, &cpus) < 0)
+        return 1;
+    int count = CPU_COUNT(&cpus);
+    return count > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : (unsigned)count;
+}
+
+static int memory_open(struct beacon *b, unsigned shards)
+{
+    uint8_t seed[64];
+    size_t size = (server_size(b->config, shards) + 63) & ~(size_t)63;
+    b->memory = aligned_alloc(64, size);
+    b->rules = malloc(sizeof *b->rules);
+    if (!b->memory || !b->rules) {
+        log_line(LOG_ERROR, "beacon", "no memory for the node table",
+                 "bytes=%zu max-nodes=%" PRIu32, size, b->config->max_nodes);
+        return -ENOMEM;
+    }
+    memset(b->memory, 0, size); /* touched now: no page fault on a packet's way */
+    *b->rules = b->config->rules;
+    randombytes_buf(seed, sizeof seed);
+    b->server = server_init(b->memory, b->config, shards, b->rules, seed);
+    sodium_memzero(seed, sizeof seed);
+    return 0;
+}
+
+static int udp_open(struct beacon *b)
+{
+    const char *failed;
+    int err = shards_open(&b->shards, b->server, b->config, &b->report, &failed);
+    if (err < 0)
+        log_line(LOG_ERROR, "udp", "cannot listen", "addr=%s step=%s error=%s",
+                 endpoint_text(&b->config->addr), failed, log_quote(strerror(-err)));
+    return err;
+}
+
+static int edge_listen(struct beacon *b)
+{
+    const struct config *c = b->config;
+    const char *failed = "http";
+    bool loopback = c->has_health && ip_scope(c->health.ip) == SCOPE_LOOPBACK;
+    b->admin.metrics_on_health = !c->has_metrics && (c->dev || loopback);
+    if (c->has_health)
+        b->listener[b->listener_count++] =
+            (struct edge_listener){"health", c->health, admin_health, &b->admin};
+    if (c->has_metrics)
+        b->listener[b->listener_count++] =
+            (struct edge_listener){"metrics", c->metrics, admin_metrics, &b->admin};
+    if (b->listener_count == 0)
+        return 0;
+    int err = edge_open(&b->edge, b->listener, b->listener_count, &failed);
+    if (err < 0) {
+        const struct endpoint *at = strcmp(failed, "metrics") == 0 ? &c->metrics : &c->health;
+        log_line(LOG_ERROR, failed, "cannot listen", "addr=%s error=%s", endpoint_text(at),
+                 log_quote(strerror(-err)));
+        return err;
+    }
+    b->admin.edge = b->edge;
+    return 0;
+}
+
+/* Where a probe of our own reaches the UDP port in each family. */
+static void probes_set(struct beacon *b)
+{
+    static const uint8_t zero[16], loop4[4] = {127, 0, 0, 1}, loop6[16] = {[15] = 1};
+    struct endpoint bound = b->report.bound;
+    bool any6 = memcmp(bound.ip, zero, 16) == 0;
+    bool any4 = endpoint_is_v4(&bound) && memcmp(bound.ip + 12, zero, 4) == 0;
+    if (any4 || any6)
+        b->admin.probe4 = endpoint_of(loop4, 4, bound.port);
+    else if (endpoint_is_v4(&bound))
+        b->admin.probe4 = bound;
+    if (any6 && b->report.dual_stack && access("/proc/sys/net/ipv6/conf/lo", F_OK) == 0) {
+        struct endpoint probe = endpoint_of(loop6, 16, bound.port);
+        int64_t answered = stun_probe(&probe, 0);
+        if (answered != -EADDRNOTAVAIL && answered != -ENETUNREACH && answered != -EAFNOSUPPORT)
+            b->admin.probe6 = probe; /* else IPv6 is switched off on this host */
+    } else if (!endpoint_is_v4(&bound) && !any6) {
+        b->admin.probe6 = bound;
+    }
+}
+
+static int threads_start(struct beacon *b)
+{
+    const char *failed;
+    int err = shards_start(b->shards, &b->report, &failed);
+    if (err < 0) {
+        log_line(LOG_ERROR, "udp", "cannot start the I/O port", "io=%s error=%s", failed,
+                 log_quote(strerror(-err)));
+        return err;
+    }
+    if (b->report.uring_error)
+        log_line(LOG_WARN, "udp", "io_uring refused, using recvmmsg instead", "error=%s hint=%s",
+                 log_quote(strerror(b->report.uring_error)),
+                 log_quote("as fast; kernel.io_uring_disabled or a seccomp profile forbids it"));
+    b->admin.io = b->report.io;
+    b->admin.receive_buffer = b->report.receive_buffer;
+    probes_set(b);
+    err = admin_start(&b->admin);
+    if (err == 0 && b->edge)
+        err = edge_start(b->edge);
+    if (err < 0)
+        log_line(LOG_ERROR, "http", "cannot start", "error=%s", log_quote(strerror(-err)));
+    return err;
+}
+
+static void say_listeners(const struct beacon *b)
+{
+    const struct shards_report *r = &b->report;
+    const struct config *c = b->config;
+    log_line(LOG_INFO, "udp", "listening",
+             "addr=%s io=%s shards=%u dual_stack=%s busy_poll=%s max_nodes=%" PRIu32,
+             endpoint_text(&r->bound), r->io, b->server->lane_count, r->dual_stack ? "yes" : "no",
+             c->busy_poll ? "yes" : "no", c->max_nodes);
+    for (unsigned i = 0; i < b->listener_count; i++)
+        log_line(LOG_INFO, b->listener[i].name, "listening", "addr=%s",
+                 endpoint_text(&b->listener[i].at));
+    if (!r->dual_stack && !endpoint_is_v4(&r->bound))
+        log_line(LOG_WARN, "udp", "this host has no IPv6, serving IPv4 only", NULL);
+    if (r->steer_error)
+        log_line(LOG_WARN, "udp", "no steering, shards pass registrations on", "error=%s",
+                 log_quote(strerror(r->steer_error)));
+    if (r->receive_buffer < c->receive_buffer)
+        log_line(LOG_WARN, "udp", "receive buffer smaller than asked for",
+                 "granted=%" PRIu64 " wanted=%" PRIu64 " hint=%s", r->receive_buffer,
+                 c->receive_buffer, log_quote("raise net.core.rmem_max or grant CAP_NET_ADMIN"));
+    if (c->rules.allow_private == PRIVATE_YES && !c->dev)
+        log_line(LOG_WARN, "beacon", "allow-private: special-purpose addresses may register",
+                 "hint=%s", log_quote("for labs and private networks only"));
+    if (c->registry[0] || c->peers[0] || c->beacon_id || c->strict_gossip)
+        log_line(LOG_WARN, "beacon", "mesh options have no effect in this version", "hint=%s",
+                 log_quote("beacon-id, peers, registry and strict-gossip are taken, not used"));
+}
+
+static void probe_text(const struct endpoint *at, const char *family, char *text, size_t capacity)
+{
+    int64_t ns = at->port ? stun_probe(at, ADMIN_PROBE_WAIT_MS) : -EAFNOSUPPORT;
+    if (ns >= 0)
+        snprintf(text, capacity, "STUN %s ok (%.2f ms)", family, (double)ns / 1e6);
+    else
+        snprintf(text, capacity, "STUN %s %s", family,
+                 at->port ? strerror((int)-ns) : "not served");
+}
+
+/* The box that --dev prints: what is there, whether it works, what to try. */
+static void say_dev(const struct beacon *b)
+{
+    char v4[96], v6[96];
+    probe_text(&b->admin.probe4, "v4", v4, sizeof v4);
+    probe_text(&b->admin.probe6, "v6", v6, sizeof v6);
+    printf("\n  beacon %s (%s), for development: private addresses may register\n\n",
+           beacon_version, beacon_revision);
+    printf("  UDP      %s  %u shard%s, io %s\n", endpoint_text(&b->report.bound),
+           b->server->lane_count, b->server->lane_count == 1 ? "" : "s", b->report.io);
+    for (unsigned i = 0; i < b->listener_count; i++)
+        printf("  %-8s http://%s/%s\n", b->listener[i].name, endpoint_text(&b->listener[i].at),
+               strcmp(b->listener[i].name, "health") == 0 ? "readyz" : "metrics");
+    printf("  probe    %s, %s\n", v4, v6);
+    if (b->listener_count > 0)
+        printf("\n  Next, in another terminal:\n    curl -s http://127.0.0.1:%u/readyz "
+               "http://127.0.0.1:%u/metrics | head -n 40\n",
+               b->listener[0].at.port, b->listener[0].at.port);
+    printf("  Ctrl-C stops.\n\n");
+    fflush(stdout);
+}
+
+/* --- running --- */
+
+static bool rules_settled(const struct beacon *b)
+{
+    for (int ms = 0; ms < SETTLE_MS; ms += 10) {
+        if (server_rules_settled(b->server))
+            return true;
+        for (unsigned i = 0; i < b->server->lane_count; i++)
+            shards_wake(b->shards, i);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    return false;
+}
+
+static void rules_replace(struct beacon *b, const struct rules *wanted)
+{
+    struct rules *rules = malloc(sizeof *rules);
+    if (!rules)
+        abort(); /* a few KiB: nothing would work any more */
+    *rules = *wanted;
+    server_set_rules(b->server, rules);
+    if (rules_settled(b))
+        free(b->rules);
+    else /* a stuck shard may still read the old ones: they are left to it */
+        log_line(LOG_WARN, "config", "a shard is slow to take the new rules", NULL);
+    b->rules = rules;
+}
+
+/* SIGHUP: all of it or nothing. */
+static void reload(struct beacon *b)
+{
+    struct config *wanted = malloc(sizeof *wanted);
+    struct config_error error;
+    char names[512];
+    if (!wanted)
+        abort();
+    notify_reloading();
+    int code = config_load(wanted, b->argc, b->argv, &error);
+    atomic_store(&b->admin.reload_ok, code == 0);
+    if (code != 0) {
+        log_line(LOG_ERROR, "config", "reload refused, the old configuration stays", "error=%s",
+                 log_quote(error.text));
+    } else {
+        if (config_needs_restart(b->config, wanted, names, sizeof names) > 0)
+            log_line(LOG_WARN, "config", "changed options need a restart", "options=%s",
+                     log_quote(names));
+        rules_replace(b, &wanted->rules);
+        log_set(wanted->log_level, wanted->log_format);
+        atomic_store(&b->admin.reload_unix_s, (uint64_t)time(NULL));
+        log_line(LOG_INFO, "config", "reloaded", NULL);
+    }
+    free(wanted);
+    notify_send("READY=1");
+}
+
+/* Waits for a signal of `set`, at most so long. 0: none came. */
+static int signal_wait(const sigset_t *set, uint64_t ns)
+{
+    struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000),
+                               .tv_nsec = (long)(ns % 1000000000)};
+    int signal = sigtimedwait(set, NULL, &timeout);
+    return signal < 0 ? 0 : signal;
+}
+
+static void serve(struct beacon *b, const sigset_t *set)
+{
+    uint64_t watchdog_ns = notify_watchdog_us() * 1000 / 2;
+    uint64_t turn_ns = watchdog_ns && watchdog_ns < 1000000000 ? watchdog_ns : 1000000000;
+    for (;;) {
+        int signal = signal_wait(set, turn_ns);
+        if (signal == SIGHUP)
+            reload(b);
+        else if (signal)
+            return;
+        if (watchdog_ns && watch_alive(b->server, clock_ns(), ADMIN_STUCK_SECONDS))
+            notify_send("WATCHDOG=1");
+        watch_tick(&b->watch, b->server);
+        atomic_store(&b->admin.log_suppressed, log_suppressed_total());
+    }
+}
+
+/* Readiness goes first, so that load balancers look elsewhere while everything is still served.
+ * Nobody asks for readiness without a health listener, so nothing is waited for then. */
+static void drain(struct beacon *b, const sigset_t *set)
+{
+    atomic_store(&b->admin.draining, true);
+    notify_send("STOPPING=1");
+    uint32_t seconds = b->config->has_health ? b->config->drain_time_s : 0;
+    log_line(LOG_INFO, "beacon", "draining", "seconds=%" PRIu32, seconds);
+    for (uint64_t end_ns = clock_ns() + seconds * 1000000000ull; clock_ns() < end_ns;) {
+        int signal = signal_wait(set, end_ns - clock_ns());
+        if (signal == SIGTERM || signal == SIGINT)
+            return;
+    }
+}
+
+static void beacon_close(struct beacon *b)
+{
+    admin_stop(&b->admin);
+    if (b->edge)
+        edge_close(b->edge);
+    if (b->shards)
+        shards_close(b->shards);
+    free(b->memory);
+    free(b->rules);
+    free(b->config);
+}
+
+static int beacon_open(struct beacon *b)
+{
+    unsigned shards = shards_wanted(b->config);
+    int err = limits_raise(shards);
+    if (err == 0)
+        err = memory_open(b, shards);
+    b->admin.server = b->server;
+    b->admin.version = beacon_version;
+    b->admin.revision = beacon_revision;
+    b->admin.compiler = beacon_compiler;
+    b->admin.private_allowed = b->config->rules.allow_private != PRIVATE_NO;
+    b->admin.reload_ok = true;
+    b->admin.reload_unix_s = (uint64_t)time(NULL);
+    if (err == 0)
+        err = udp_open(b);
+    if (err == 0)
+        err = edge_listen(b);
+    if (err == 0)
+        err = threads_start(b);
+    return err;
+}
+
+static int beacon_run(struct beacon *b)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: all signals are taken here */
+    signal(SIGPIPE, SIG_IGN);
+    int err = beacon_open(b);
+    if (err < 0) {
+        beacon_close(b);
+        return exit_code_of(err);
+    }
+    say_listeners(b);
+    if (b->config->dev)
+        say_dev(b);
+    log_line(LOG_INFO, "beacon", "ready", "version=%s revision=%s", beacon_version,
+             beacon_revision);
+    notify_send("READY=1");
+    serve(b, &set);
+    drain(b, &set);
+    beacon_close(b);
+    log_line(LOG_INFO, "beacon", "stopped", NULL);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(void);
+    } commands[] = {
+        {"help", print_help},
+        {"h", print_help},
+        {"version", print_version},
+        {"print-man", print_man},
+        {"print-completion", print_completion},
+    };
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        if (command_take(&argc, argv, commands[i].name))
+            return commands[i].run();
+    bool check = command_take(&argc, argv, "check-config");
+    bool dump = command_take(&argc, argv, "dump-config");
+    struct beacon b = {.argc = argc, .argv = argv, .config = malloc(sizeof *b.config)};
+    struct config_error error;
+    if (!b.config || sodium_init() < 0)
+        return EXIT_FAILURE;
+    log_open(LOG_INFO, LOG_TEXT); /* until the configuration says otherwise */
+    int code = config_load(b.config, argc, argv, &error);
+    if (code != 0) {
+        fprintf(stderr, "beacon: %s\n", error.text);
+        free(b.config);
+        return code;
+    }
+    if (check || dump) {
+        if (dump)
+            config_dump(b.config, stdout);
+        else
+            puts("configuration ok");
+        free(b.config);
+        return EXIT_SUCCESS;
+    }
+    log_open(b.config->log_level, b.config->log_format);
+    return beacon_run(&b);
+}

@@ -1,0 +1,45 @@
+#include <inttypes.h>
+#include "cmd/log.h"
+#include "cmd/watch.h"
+
+/* The counters worth a line, with what to do about them. */
+static const struct {
+    size_t offset; /* in struct lane_stats */
+    const char *message, *hint;
+} watched[] = {
+    {offsetof(struct lane_stats, kernel_drops), "kernel dropped datagrams",
+     "receive buffer full: raise net.core.rmem_max and receive-buffer, or add shards"},
+    {offsetof(struct lane_stats, verdict[VERDICT_DROPPED_MAILBOX_FULL]), "mailbox full",
+     "a shard is behind with registrations"},
+    {offsetof(struct lane_stats, send_errors), "sends refused",
+     "unreachable destinations or a full send queue"},
+    {offsetof(struct lane_stats, receive_errors), "receive failed", "see the network interface"},
+    {offsetof(struct lane_stats, verdict[VERDICT_DISCOVER_FULL]), "node table full",
+     "raise max-nodes"},
+};
+enum { WATCHED = sizeof watched / sizeof *watched };
+static_assert(WATCHED == sizeof((struct watch *)0)->seen[0] / sizeof(uint64_t), "a place for each");
+
+void watch_tick(struct watch *w, const struct server *s)
+{
+    for (unsigned i = 0; i < s->lane_count; i++)
+        for (int k = 0; k < WATCHED; k++) {
+            const char *stats = (const char *)&s->lane[i]->stats;
+            uint64_t now = count_read((const counter *)(const void *)(stats + watched[k].offset));
+            uint64_t more = now - w->seen[i][k];
+            w->seen[i][k] = now;
+            if (more > 0)
+                log_line(LOG_WARN, "udp", watched[k].message, "shard=%u count=%" PRIu64 " hint=%s",
+                         i, more, log_quote(watched[k].hint));
+        }
+}
+
+bool watch_alive(const struct server *s, uint64_t now_ns, unsigned stuck_s)
+{
+    for (unsigned i = 0; i < s->lane_count; i++) {
+        uint64_t at_ns = count_read(&s->lane[i]->stats.tick_ns);
+        if (now_ns > at_ns && now_ns - at_ns > stuck_s * 1000000000ull)
+            return false;
+    }
+    return true;
+}

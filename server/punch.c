@@ -1,0 +1,170 @@
+#include <sodium/crypto_sign.h>
+#include "server/answer.h"
+#include "server/policy.h"
+#include "server/punch.h"
+#include "server/register.h"
+
+/* A grant is known by what it says (requester, target, expiry), not by its signature: a signer can
+ * make many signatures of one text. */
+struct grant_used {
+    uint64_t grant_hash, source_hash;
+    int64_t expiry; /* Unix seconds; 0: free */
+};
+
+enum { GRANT_WAYS = 4, GRANT_SETS = 1024 };
+
+struct grant_memory {
+    struct grant_used set[GRANT_SETS][GRANT_WAYS];
+};
+
+size_t grant_memory_size(void)
+{
+    return sizeof(struct grant_memory);
+}
+
+struct grant_memory *grant_memory_init(void *memory)
+{
+    return memory;
+}
+
+static uint64_t grant_hash(const struct lane *l, const struct msg_punch *m)
+{
+    const uint64_t said[2] = {(uint64_t)m->requester << 32 | m->target, (uint64_t)m->grant_expiry};
+    return siphash(&l->server->limit_key, said, sizeof said);
+}
+
+static struct grant_used *grant_find(struct grant_memory *g, uint64_t hash)
+{
+    struct grant_used *set = g->set[hash % GRANT_SETS];
+    for (int i = 0; i < GRANT_WAYS; i++)
+        if (set[i].expiry != 0 && set[i].grant_hash == hash)
+            return &set[i];
+    return NULL;
+}
+
+static void grant_remember(struct grant_memory *g, const struct grant_used *used)
+{
+    struct grant_used *set = g->set[used->grant_hash % GRANT_SETS], *place = &set[0];
+    for (int i = 1; i < GRANT_WAYS; i++)
+        if (set[i].expiry < place->expiry)
+            place = &set[i];
+    *place = *used;
+}
+
+static bool grant_signed(const struct msg_punch *m, const uint8_t key[static MSG_KEY_LEN])
+{
+    char text[MSG_GRANT_TEXT_MAX];
+    size_t len = punch_grant_text(m, text);
+    return crypto_sign_verify_detached(m->grant_signature, (const uint8_t *)text, len, key) == 0;
+}
+
+static bool grant_in_time(const struct msg_punch *m, const struct rules *rules, int64_t unix_s)
+{
+    if (m->grant_expiry < unix_s)
+        return false;
+    /* No overflow: both are at least unix_s, which is not negative. */
+    return rules->grant_lifetime_s == 0 || m->grant_expiry - unix_s <= rules->grant_lifetime_s;
+}
+
+/* VERDICT_PUNCH_COMMANDED when the grant is good. The signature comes last: it costs as much as
+ * twenty relays. */
+static enum verdict grant_check(struct lane *l, const struct datagram *d, const struct msg_punch *m,
+                                const struct moment *now)
+{
+    uint8_t key[MSG_KEY_LEN];
+    if (!m->grant_signature)
+        return VERDICT_PUNCH_GRANT_MISSING;
+    if (!grant_in_time(m, l->rules, now->unix_s))
+        return VERDICT_PUNCH_GRANT_BAD;
+    const struct server *s = l->server;
+    unsigned owner = route_owner(s->owner_key, m->target, s->lane_count);
+    if (!route_find_key(s->lane[owner]->routes, m->target, key))
+        return VERDICT_PUNCH_GRANT_NO_KEY;
+    uint64_t source_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
+    struct grant_used used = {grant_hash(l, m), source_hash, m->grant_expiry};
+    const struct grant_used *known = grant_find(l->grants, used.grant_hash);
+    if (known && known->source_hash != source_hash)
+        return VERDICT_PUNCH_GRANT_REPLAYED;
+    if (!limit_take(&l->verify, source_hash, l->rules->verify_rate, now->ns))
+        return VERDICT_PUNCH_VERIFY_LIMITED;
+    if (!grant_signed(m, key))
+        return VERDICT_PUNCH_GRANT_BAD;
+    if (!known)
+        grant_remember(l->grants, &used);
+    return VERDICT_PUNCH_COMMANDED;
+}
+
+/* The addresses of a punch that could be a third party's: all but loopback. */
+static bool can_be_forged(const struct endpoint *e)
+{
+    return ip_scope(e->ip) != SCOPE_LOOPBACK;
+}
+
+/* Every budget that one punch spends. All are asked before any is taken. */
+static enum verdict punch_budget(struct lane *l, const struct datagram *d,
+                                 const struct msg_punch *m, const struct endpoint *target,
+                                 const struct moment *now)
+{
+    enum { SOURCE, PAIR, VICTIM_A, VICTIM_B, BUDGETS };
+    const struct rules *rules = l->rules;
+    const struct {
+        uint64_t hash;
+        struct rate rate;
+        bool applies;
+        enum verdict refusal;
+    } budget[BUDGETS] = {
+        [SOURCE] = {limit_hash_source(l, &d->from, LIMIT_SENDS), rules->punch_rate,
+                    can_be_forged(&d->from), VERDICT_PUNCH_LIMITED},
+        [PAIR] = {limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate, true,
+                  VERDICT_PUNCH_PAIR_LIMITED},
+        [VICTIM_A] = {limit_hash_source(l, &d->from, LIMIT_IS_NAMED), rules->punch_victim_rate,
+                      can_be_forged(&d->from), VERDICT_PUNCH_VICTIM_LIMITED},
+        [VICTIM_B] = {limit_hash_source(l, target, LIMIT_IS_NAMED), rules->punch_victim_rate,
+                      can_be_forged(target), VERDICT_PUNCH_VICTIM_LIMITED},
+    };
+    for (int i = 0; i < BUDGETS; i++)
+        if (budget[i].applies && !limit_allows(&l->punch, budget[i].hash, budget[i].rate, now->ns))
+            return budget[i].refusal;
+    if (!limit_take(&l->total, TOTAL_PUNCH, rules->punch_total, now->ns))
+        return VERDICT_PUNCH_LIMITED;
+    for (int i = 0; i < BUDGETS; i++)
+        if (budget[i].applies)
+            limit_take(&l->punch, budget[i].hash, budget[i].rate, now->ns);
+    return VERDICT_PUNCH_COMMANDED;
+}
+
+static void command(struct outbox *out, const struct route *to, const struct endpoint *peer)
+{
+    struct writer w = answer_begin(out);
+    write_address(&w, MSG_PUNCH_COMMAND, peer);
+    answer_send_route(out, &w, to);
+}
+
+enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment *now,
+                         struct outbox *out)
+{
+    struct msg_punch m;
+    struct route requester, target;
+    if (!read_punch(d->bytes, d->len, &m))
+        return VERDICT_DROPPED_SHORT;
+    struct claim claim = {.node_id = m.requester, .dest = CLAIM_DEST_KEEP};
+    if (!registration_ok(register_node(l, d, &claim, now)))
+        return VERDICT_PUNCH_NOT_STORED;
+    if (!server_find(l->server, m.target, &target))
+        return VERDICT_PUNCH_UNKNOWN_TARGET;
+    if (l->rules->require_punch_token) {
+        enum verdict v = grant_check(l, d, &m, now);
+        if (v != VERDICT_PUNCH_COMMANDED)
+            return v;
+    }
+    if (!whitelisted(&l->rules->punch_whitelist, &d->from)) {
+        enum verdict v = punch_budget(l, d, &m, &target.at, now);
+        if (v != VERDICT_PUNCH_COMMANDED)
+            return v;
+    }
+    if (!server_find(l->server, m.requester, &requester))
+        return VERDICT_PUNCH_NOT_STORED;
+    command(out, &requester, &target.at);
+    command(out, &target, &requester.at);
+    return VERDICT_PUNCH_COMMANDED;
+}

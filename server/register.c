@@ -1,0 +1,148 @@
+#include <assert.h>
+#include "server/policy.h"
+#include "server/register.h"
+
+/* Ids seen once. A slot per hash; a newer id takes the slot: under a flood of new ids the nursery
+ * forgets, the node table does not. */
+struct nursery_slot {
+    uint32_t id, first_s;
+    uint64_t source_hash;
+};
+struct nursery {
+    uint32_t mask;
+    struct nursery_slot slot[];
+};
+
+enum {
+    NURSERY_SHARE = 16,   /* a slot for so many rows of the table */
+    NURSERY_WAIT_S = 1,   /* the second Discover comes at least so much later */
+    NURSERY_KEEP_S = 600, /* and not later than this */
+};
+
+static uint32_t nursery_slots(uint32_t nodes)
+{
+    uint32_t slots = 64;
+    while (slots < nodes / NURSERY_SHARE)
+        slots *= 2;
+    return slots;
+}
+
+size_t nursery_size(uint32_t nodes)
+{
+    return sizeof(struct nursery) + nursery_slots(nodes) * sizeof(struct nursery_slot);
+}
+
+struct nursery *nursery_init(void *memory, uint32_t nodes)
+{
+    struct nursery *n = memory;
+    n->mask = nursery_slots(nodes) - 1;
+    return n;
+}
+
+/* True when this id came from this source before, long enough ago. Notes it otherwise. */
+static bool nursery_knows(struct lane *l, const struct datagram *d, uint32_t id, uint32_t now_s)
+{
+    uint64_t hash = limit_hash_pair(l, id, 0);
+    uint64_t source_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
+    struct nursery_slot *slot = &l->nursery->slot[hash & l->nursery->mask];
+    bool same = slot->id == id && slot->source_hash == source_hash;
+    uint32_t age_s = now_s - slot->first_s;
+    if (same && age_s >= NURSERY_WAIT_S && age_s <= NURSERY_KEEP_S)
+        return true;
+    if (!same || age_s > NURSERY_KEEP_S)
+        *slot = (struct nursery_slot){.id = id, .first_s = now_s, .source_hash = source_hash};
+    return false;
+}
+
+/* Loopback shares one address by nature and cannot be forged from outside: no quota. */
+static bool quota_left(const struct lane *l, const struct endpoint *at)
+{
+    const struct rules *rules = l->rules;
+    if (ip_scope(at->ip) == SCOPE_LOOPBACK)
+        return true;
+    bool v4 = endpoint_is_v4(at);
+    uint32_t narrow_max = v4 ? rules->nodes_per_ipv4 : rules->nodes_per_ipv6_64;
+    uint32_t wide_max = v4 ? rules->nodes_per_ipv4_24 : rules->nodes_per_ipv6_48;
+    if (narrow_max && route_prefix_count(l->routes, at, v4 ? 32 : 64) >= narrow_max)
+        return false;
+    return !wide_max || route_prefix_count(l->routes, at, v4 ? 24 : 48) < wide_max;
+}
+
+static enum registration admit_new(struct lane *l, const struct datagram *d, uint32_t id,
+                                   uint32_t now_s)
+{
+    uint64_t count = route_count(l->routes), capacity = route_capacity(l->routes);
+    if (!quota_left(l, &d->from))
+        return REFUSED_QUOTA;
+    uint32_t percent = l->rules->nursery_percent;
+    if (percent && count * 100 >= capacity * percent && !nursery_knows(l, d, id, now_s))
+        return REFUSED_NURSERY;
+    if (count == capacity) {
+        if (!route_evict(l->routes, &d->from))
+            return REFUSED_FULL;
+        count_add(&l->stats.evicted, 1);
+    }
+    return REGISTERED_NEW;
+}
+
+/* May the source take over or keep the row that holds this id? */
+static enum registration admit_known(const struct lane *l, const struct datagram *d,
+                                     const struct route *held, uint32_t now_s)
+{
+    if (endpoint_equal(&held->at, &d->from))
+        return REGISTERED_SAME;
+    if (endpoint_same_ip(&held->at, &d->from))
+        return REGISTERED_MOVED;
+    int32_t silent_s = (int32_t)(now_s - held->seen_s);
+    if (silent_s < (int32_t)l->rules->takeover_silence_s)
+        return REFUSED_CONFLICT;
+    return quota_left(l, &d->from) ? REGISTERED_MOVED : REFUSED_QUOTA;
+}
+
+static uint8_t flags_wanted(const struct route *held, enum registration as,
+                            const struct claim *claim)
+{
+    switch (claim->dest) {
+    case CLAIM_DEST_SET:
+        return ROUTE_WANTS_DEST;
+    case CLAIM_DEST_CLEAR:
+        return 0;
+    case CLAIM_DEST_KEEP:
+        break;
+    }
+    return as == REGISTERED_NEW ? 0 : held->flags & ROUTE_WANTS_DEST;
+}
+
+enum registration register_node(struct lane *l, const struct datagram *d, const struct claim *claim,
+                                const struct moment *now)
+{
+    if (claim->node_id == 0)
+        return REFUSED_ID_ZERO;
+    if (!source_may_register(l, d))
+        return REFUSED_ADDRESS;
+    uint32_t now_s = moment_s(now);
+    uint64_t hash = route_hash(l->routes, claim->node_id);
+    struct route held = {.id = 0};
+    bool known = route_find(l->routes, hash, claim->node_id, &held);
+    enum registration as =
+        known ? admit_known(l, d, &held, now_s) : admit_new(l, d, claim->node_id, now_s);
+    if (!registration_ok(as))
+        return as;
+    struct route wanted = {
+        .id = claim->node_id,
+        .seen_s = now_s,
+        .at = d->from,
+        .local = d->local,
+        .class_ = ROUTE_UNVERIFIED,
+        .flags = flags_wanted(&held, as, claim),
+    };
+    bool key_is_news = claim->key && !(held.flags & ROUTE_HAS_KEY);
+    if (as == REGISTERED_SAME && !key_is_news && wanted.local == held.local &&
+        wanted.flags == (held.flags & ROUTE_WANTS_DEST)) {
+        route_touch(l->routes, hash, claim->node_id, now_s);
+        return as;
+    }
+    enum route_put put = route_put(l->routes, &wanted, claim->key);
+    assert(put != ROUTE_FULL); /* admit_new made room */
+    return as;
+}

@@ -1,0 +1,49 @@
+#include <netinet/udp.h>
+#include <string.h>
+#include "shard/io.h"
+
+static void address_from(struct arrival *a, const void *name)
+{
+    const struct sockaddr *any = name;
+    if (any->sa_family == AF_INET) {
+        struct sockaddr_in v4;
+        memcpy(&v4, name, sizeof v4);
+        a->from = endpoint_of((const uint8_t *)&v4.sin_addr, 4, ntohs(v4.sin_port));
+        a->scope = 0;
+    } else {
+        struct sockaddr_in6 v6;
+        memcpy(&v6, name, sizeof v6);
+        a->from = endpoint_of((const uint8_t *)&v6.sin6_addr, 16, ntohs(v6.sin6_port));
+        a->scope = v6.sin6_scope_id;
+    }
+}
+
+static void local_from(struct arrival *a, const void *ip, size_t len)
+{
+    struct endpoint local = endpoint_of(ip, len, 0);
+    memcpy(a->local, local.ip, sizeof a->local);
+    a->has_local = true;
+}
+
+void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control)
+{
+    address_from(a, name);
+    a->segment = 0;
+    a->has_local = false;
+    struct msghdr m = *control; /* CMSG_NXTHDR wants it writable */
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) {
+            int size;
+            memcpy(&size, CMSG_DATA(c), sizeof size);
+            a->segment = size > 0 ? (uint32_t)size : 0;
+        } else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+            struct in6_pktinfo info;
+            memcpy(&info, CMSG_DATA(c), sizeof info);
+            local_from(a, &info.ipi6_addr, 16);
+        } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+            struct in_pktinfo info;
+            memcpy(&info, CMSG_DATA(c), sizeof info);
+            local_from(a, &info.ipi_addr, 4);
+        }
+    }
+}

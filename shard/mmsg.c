@@ -1,0 +1,155 @@
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "shard/io.h"
+
+/* The port for hosts that refuse io_uring: recvmmsg and sendmmsg, as fast as the ring. */
+
+enum { ERROR_PAUSE_MS = 10 }; /* a socket that fails again and again must not spin */
+
+struct io {
+    struct io_sockets sockets;
+    struct lane_stats *stats;
+    uint32_t *segment_max;
+    int wake;
+    struct mmsghdr header[IO_BUFFERS];
+    struct iovec piece[IO_BUFFERS];
+    struct sockaddr_in6 name[IO_BUFFERS];
+    _Alignas(8) uint8_t control[IO_BUFFERS][IO_CONTROL_MAX];
+    uint8_t *buffers; /* IO_BUFFERS of IO_PAYLOAD_MAX */
+};
+
+static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats,
+                     uint32_t *segment_max)
+{
+    int err = -ENOMEM;
+    struct io *io = calloc(1, sizeof *io);
+    if (!io)
+        return err;
+    *io = (struct io){.sockets = *sockets, .stats = stats, .segment_max = segment_max};
+    io->buffers = malloc((size_t)IO_BUFFERS * IO_PAYLOAD_MAX);
+    if (!io->buffers)
+        goto free_io;
+    io->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (io->wake < 0) {
+        err = -errno;
+        goto free_buffers;
+    }
+    for (unsigned i = 0; i < IO_BUFFERS; i++) {
+        io->piece[i] = (struct iovec){io->buffers + (size_t)i * IO_PAYLOAD_MAX, IO_PAYLOAD_MAX};
+        io->header[i].msg_hdr = (struct msghdr){.msg_name = &io->name[i],
+                                                .msg_iov = &io->piece[i],
+                                                .msg_iovlen = 1,
+                                                .msg_control = io->control[i]};
+    }
+    *ret = io;
+    return 0;
+free_buffers:
+    free(io->buffers);
+free_io:
+    free(io);
+    return err;
+}
+
+static unsigned receive(struct io *io, struct arrival arrivals[static IO_ARRIVALS_MAX])
+{
+    for (unsigned i = 0; i < IO_BUFFERS; i++) {
+        io->header[i].msg_hdr.msg_namelen = sizeof io->name[i];
+        io->header[i].msg_hdr.msg_controllen = IO_CONTROL_MAX;
+    }
+    int n = recvmmsg(io->sockets.narrow, io->header, IO_BUFFERS, MSG_DONTWAIT, NULL);
+    if (n < 0) {
+        if (errno != EAGAIN && errno != EINTR) {
+            count_add(&io->stats->receive_errors, 1);
+            poll(&(struct pollfd){.fd = io->wake, .events = POLLIN}, 1, ERROR_PAUSE_MS);
+        }
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        const struct msghdr *h = &io->header[i].msg_hdr;
+        arrivals[i].bytes = io->piece[i].iov_base;
+        arrivals[i].len = io->header[i].msg_len;
+        arrivals[i].truncated = h->msg_flags & MSG_TRUNC;
+        arrival_from_msg(&arrivals[i], &io->name[i], h);
+    }
+    return (unsigned)n;
+}
+
+static unsigned mmsg_wait(struct io *io, struct arrival arrivals[static IO_ARRIVALS_MAX],
+                          uint64_t timeout_ns)
+{
+    unsigned n = receive(io, arrivals);
+    if (n > 0 || timeout_ns == 0)
+        return n;
+    struct pollfd ready[2] = {{.fd = io->sockets.narrow, .events = POLLIN},
+                              {.fd = io->wake, .events = POLLIN}};
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000),
+                               .tv_nsec = (long)(timeout_ns % 1000000000)};
+    if (ppoll(ready, 2, &timeout, NULL) <= 0)
+        return 0; /* time is up, or a signal: the caller turns and comes back */
+    uint64_t wakes;
+    if (ready[1].revents && read(io->wake, &wakes, sizeof wakes) < 0 && errno != EAGAIN)
+        count_add(&io->stats->receive_errors, 1);
+    return ready[0].revents ? receive(io, arrivals) : 0;
+}
+
+/* One message that the kernel refused. */
+static void refused(struct io *io, const struct io_messages *m, unsigned i, int err)
+{
+    count_add(&io->stats->send_errors, m->of[i].packets);
+    if (m->of[i].segment && (err == EMSGSIZE || err == EINVAL) && m->of[i].segment > 1 &&
+        m->of[i].segment <= *io->segment_max)
+        *io->segment_max = m->of[i].segment - 1u;
+}
+
+static void mmsg_send(struct io *io, struct io_messages *m)
+{
+    for (unsigned i = 0; i < m->count;) {
+        bool wide = m->of[i].wide;
+        unsigned end = i + 1;
+        while (end < m->count && m->of[end].wide == wide)
+            end++;
+        while (i < end) {
+            int fd = wide ? io->sockets.wide : io->sockets.narrow;
+            int n = sendmmsg(fd, &m->header[i], end - i, MSG_DONTWAIT);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n < 0)
+                refused(io, m, i++, errno); /* that one only: go on behind it */
+            else
+                i += (unsigned)n;
+        }
+    }
+}
+
+static void mmsg_recycle(struct io *io)
+{
+    (void)io; /* recvmmsg takes the same buffers again */
+}
+
+static void mmsg_wake(struct io *io)
+{
+    uint64_t one = 1;
+    while (write(io->wake, &one, sizeof one) < 0 && errno == EINTR)
+        continue; /* EAGAIN: the counter is full, so it is awake already */
+}
+
+static void mmsg_close(struct io *io)
+{
+    close(io->wake);
+    free(io->buffers);
+    free(io);
+}
+
+const struct io_port io_mmsg_port = {
+    .name = "mmsg",
+    .open = mmsg_open,
+    .wait = mmsg_wait,
+    .send = mmsg_send,
+    .recycle = mmsg_recycle,
+    .wake = mmsg_wake,
+    .close = mmsg_close,
+};
