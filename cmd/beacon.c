@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sysexits.h>
@@ -28,6 +29,7 @@ extern char **environ;
 
 enum {
     FILE_MAX_BYTES = 1 << 20,
+    HUGE_PAGE = 2 << 20,
     NOFILE_BASE = 32,     /* standard streams, epoll, probes, notify, spare */
     NOFILE_PER_SHARD = 4, /* two sockets, ring, wake */
     SETTLE_MS = 5000,     /* a shard takes new rules within a second */
@@ -217,15 +219,17 @@ static unsigned shards_wanted(const struct config *c)
 static int memory_open(struct beacon *b, unsigned shards)
 {
     uint8_t seed[64];
-    size_t size = (server_size(b->config, shards) + 63) & ~(size_t)63;
-    b->memory = aligned_alloc(64, size);
+    size_t size = server_size(b->config, shards);
+    size = (size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+    b->memory = aligned_alloc(HUGE_PAGE, size);
     b->rules = malloc(sizeof *b->rules);
     if (!b->memory || !b->rules) {
         log_line(LOG_ERROR, "beacon", "no memory for the node table",
                  "bytes=%zu max-nodes=%" PRIu32, size, b->config->max_nodes);
         return -ENOMEM;
     }
-    memset(b->memory, 0, size); /* touched now: no page fault on a packet's way */
+    madvise(b->memory, size, MADV_HUGEPAGE); /* a wish: fewer TLB misses, faster start */
+    memset(b->memory, 0, size);              /* touched now: no page fault on a packet's way */
     *b->rules = b->config->rules;
     randombytes_buf(seed, sizeof seed);
     b->server = server_init(b->memory, b->config, shards, b->rules, seed);

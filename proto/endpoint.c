@@ -35,7 +35,6 @@ static const struct block blocks4[] = {
  * embedded IPv4 address, and the discard prefix 100::/64. */
 static const struct block blocks6[] = {
     {{[15] = 1}, 128, SCOPE_LOOPBACK},
-    {{[10] = 0xff, [11] = 0xff}, 96, SCOPE_GLOBAL},            /* IPv4-mapped: as its IPv4 */
     {{0x00, 0x64, 0xff, 0x9b}, 96, SCOPE_GLOBAL},              /* NAT64 (RFC 6052) */
     {{0x00, 0x64, 0xff, 0x9b, 0x00, 0x01}, 48, SCOPE_PRIVATE}, /* NAT64, local use (RFC 8215) */
     {{0x20, 0x01}, 32, SCOPE_GLOBAL},                          /* Teredo (RFC 4380) */
@@ -49,7 +48,8 @@ static const struct block blocks6[] = {
     {{0}, 0, SCOPE_NEVER},
 };
 
-/* Where a transition form keeps its IPv4 address. 64:ff9b:1::/48 is read as its operators use it,
+/* Where a transition form keeps its IPv4 address (IPv4-mapped is no transition: it is how IPv4 is
+ * stored here, and is looked up as IPv4 alone). 64:ff9b:1::/48 is read as its operators use it,
  * with a /96 inside; its own scope is private whatever the last 32 bits say. */
 struct embedding {
     uint8_t prefix[16];
@@ -59,7 +59,6 @@ struct embedding {
 };
 
 static const struct embedding embeddings[] = {
-    {{[10] = 0xff, [11] = 0xff}, 96, 12, 0},
     {{0x00, 0x64, 0xff, 0x9b}, 96, 12, 0},
     {{0x00, 0x64, 0xff, 0x9b, 0x00, 0x01}, 48, 12, 0},
     {{0x20, 0x02}, 16, 2, 0},     /* 6to4 (RFC 3056) */
@@ -75,10 +74,17 @@ static bool in_prefix(const uint8_t *ip, const uint8_t *prefix, unsigned bits)
     return rest == 0 || (ip[whole] ^ prefix[whole]) >> (8 - rest) == 0;
 }
 
+static uint32_t word_at(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
+}
+
+/* Compares words, not bytes: this one is asked for every source. */
 static enum ip_scope scope4(const uint8_t *ip)
 {
+    uint32_t word = word_at(ip);
     for (size_t i = 0; i < sizeof blocks4 / sizeof *blocks4; i++) {
-        if (in_prefix(ip, blocks4[i].prefix, blocks4[i].bits))
+        if ((word ^ word_at(blocks4[i].prefix)) >> (32 - blocks4[i].bits) == 0)
             return (enum ip_scope)blocks4[i].scope;
     }
     return SCOPE_GLOBAL;
@@ -96,6 +102,9 @@ static enum ip_scope scope6(const uint8_t *ip)
  */
 enum ip_scope ip_scope(const uint8_t ip[static 16])
 {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (memcmp(ip, mapped, sizeof mapped) == 0)
+        return scope4(ip + 12);
     enum ip_scope worst = scope6(ip);
     for (size_t i = 0; i < sizeof embeddings / sizeof *embeddings; i++) {
         const struct embedding *e = &embeddings[i];

@@ -59,7 +59,7 @@ void config_dump(const struct config *c, FILE *out)
 
 /* --- help --- */
 
-enum { HELP_WIDTH = 100, HELP_COLUMN = 31 };
+enum { HELP_WIDTH = 100, HELP_COLUMN = 31, MAN_WIDTH = 78 };
 
 /* What stands for the value: the choices where they are few. */
 static const char *value_name(const struct option *o)
@@ -72,10 +72,11 @@ static const char *fallback_name(const struct option *o)
     return o->fallback[0] != '\0' ? o->fallback : "none";
 }
 
-/* Words from HELP_COLUMN on, in lines of HELP_WIDTH. */
-static void print_wrapped(const char *text, FILE *out)
+/* Words in lines of up to `width`, the first beginning at column `indent` and the others put there.
+ */
+static void print_wrapped(const char *text, int indent, int width, FILE *out)
 {
-    int column = HELP_COLUMN;
+    int column = indent;
 
     for (;;) {
         int len = (int)strcspn(text, " ");
@@ -85,15 +86,14 @@ static void print_wrapped(const char *text, FILE *out)
         if (*text == '\0')
             break;
         text++;
-        if (column + 1 + (int)strcspn(text, " ") > HELP_WIDTH) {
-            fprintf(out, "\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
+        if (column + 1 + (int)strcspn(text, " ") > width) {
+            fprintf(out, "\n%*s", indent, "");
+            column = indent;
         } else {
             fputc(' ', out);
             column++;
         }
     }
-    fputc('\n', out);
 }
 
 void config_help(FILE *out)
@@ -114,7 +114,8 @@ void config_help(FILE *out)
         fprintf(out, "%*s", HELP_COLUMN - column, "");
         snprintf(text, sizeof text, "%s (default %s%s)", o->help, fallback_name(o),
                  o->reloadable ? ", reloadable" : "");
-        print_wrapped(text, out);
+        print_wrapped(text, HELP_COLUMN, HELP_WIDTH, out);
+        fputc('\n', out);
     }
 }
 
@@ -161,7 +162,9 @@ static void man_option(const struct option *o, FILE *out)
     fprintf(out, ".It Fl -%s", o->name);
     if (o->type != OPTION_BOOL)
         fprintf(out, " Ar %s", o->metavar);
-    fprintf(out, "\n%s.\n", o->help);
+    fputc('\n', out);
+    print_wrapped(o->help, 0, MAN_WIDTH, out);
+    fputs(".\n", out);
     if (o->type == OPTION_ENUM)
         man_choices(o->choices, out);
     man_range(o, out);
@@ -177,7 +180,7 @@ void config_man(FILE *out)
 {
     for (unsigned i = 0; i < option_count; i++) {
         if (begins_section(i))
-            fprintf(out, "%s.Ss Section [%s]\n.Bl -tag -width Ds\n", i > 0 ? ".El\n" : "",
+            fprintf(out, "%s.Ss Section %s\n.Bl -tag -width Ds\n", i > 0 ? ".El\n" : "",
                     option_table[i].section);
         man_option(&option_table[i], out);
     }

@@ -14,20 +14,43 @@ struct outgoing relay_rewrite(struct datagram *d, const struct route *to)
 }
 
 /* The sender id in a relay is a claim. It is proven when that id is registered at this source. */
-static bool sender_proven(const struct lane *l, const struct datagram *d, uint32_t sender)
+static bool sender_proven(struct lane *l, const struct datagram *d, uint32_t sender,
+                          const struct moment *now)
 {
     const struct server *s = l->server;
+    struct source *from = &l->source;
     struct route route;
+    if (from->proven_at_ns == now->ns && from->sender == sender)
+        return from->proven;
     const struct lane *owner = s->lane[route_owner(s->owner_key, sender, s->lane_count)];
-    return route_find(owner->routes, d->sender_hash, sender, &route) &&
-           endpoint_equal(&route.at, &d->from);
+    from->proven = route_find(owner->routes, d->sender_hash, sender, &route) &&
+                   endpoint_equal(&route.at, &d->from);
+    from->sender = sender;
+    from->proven_at_ns = now->ns;
+    return from->proven;
+}
+
+/* The budgets of the source. VERDICT_RELAY_FORWARDED when both had one left. */
+static enum verdict relay_budget(struct lane *l, const struct datagram *d, const struct moment *now)
+{
+    const struct rules *rules = l->rules;
+    struct source *from = &l->source;
+    if (!from->has_hashes) {
+        from->endpoint_hash = limit_hash_endpoint(l, &d->from);
+        from->address_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
+        from->has_hashes = true;
+    }
+    if (!limit_take(&l->relay, from->endpoint_hash, rules->relay_rate, now->ns))
+        return VERDICT_RELAY_LIMITED;
+    if (!limit_take(&l->relay_ip, from->address_hash, rules->relay_ip_rate, now->ns))
+        return VERDICT_RELAY_IP_LIMITED;
+    return VERDICT_RELAY_FORWARDED;
 }
 
 enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment *now,
                          struct outbox *out)
 {
     const struct server *s = l->server;
-    const struct rules *rules = l->rules;
     struct msg_relay m;
     struct route to;
     if (!read_relay(d->bytes, d->len, &m))
@@ -35,16 +58,12 @@ enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment
     const struct lane *owner = s->lane[route_owner(s->owner_key, m.dest, s->lane_count)];
     if (!route_find(owner->routes, d->dest_hash, m.dest, &to))
         return VERDICT_RELAY_NO_ROUTE;
-    bool proven = sender_proven(l, d, m.sender);
-    if (!proven && rules->strict_relay_source)
+    bool proven = sender_proven(l, d, m.sender, now);
+    if (!proven && l->rules->strict_relay_source)
         return VERDICT_RELAY_SENDER_MISMATCH;
-    if (rules->relay_rate.per_s &&
-        !limit_take(&l->relay, limit_hash_endpoint(l, &d->from), rules->relay_rate, now->ns))
-        return VERDICT_RELAY_LIMITED;
-    if (rules->relay_ip_rate.per_s &&
-        !limit_take(&l->relay_ip, limit_hash_source(l, &d->from, LIMIT_SENDS), rules->relay_ip_rate,
-                    now->ns))
-        return VERDICT_RELAY_IP_LIMITED;
+    enum verdict v = relay_budget(l, d, now);
+    if (v != VERDICT_RELAY_FORWARDED)
+        return v;
     out->out[out->count++] = relay_rewrite(d, &to);
     return proven ? VERDICT_RELAY_FORWARDED : VERDICT_RELAY_FORWARDED_UNPROVEN;
 }

@@ -86,6 +86,8 @@ static struct lane *lane_init(uint8_t **at, struct server *s, unsigned index, ui
     l->nursery = nursery_init(take(at, nursery_size(nodes)), nodes);
     struct limiter *limiter[LIMITERS] = {&l->relay,  &l->relay_ip, &l->reply, &l->punch,
                                          &l->verify, &l->notify,   &l->total};
+    l->source.bad = true; /* of endpoint [::]:0 with local 0, which is what the zeros say */
+    l->hashed_as = route_hash(l->routes, 0);
     for (int i = 0; i < LIMITERS; i++)
         limiter_init(limiter[i], take(at, limiter_size(limiter_cells[i])), limiter_cells[i]);
     return l;
@@ -190,11 +192,16 @@ static uint64_t prefetch_id(const struct server *s, uint32_t id)
     return hash;
 }
 
-void server_prefetch(const struct lane *l, struct datagram *d)
+void server_prefetch(struct lane *l, struct datagram *d)
 {
     d->kind = msg_kind(d->bytes, d->len);
     if (d->kind == MSG_KIND_RELAY) {
-        d->sender_hash = prefetch_id(l->server, id_at(d->bytes + 1));
+        uint32_t sender = id_at(d->bytes + 1);
+        if (sender != l->hashed_id) {
+            l->hashed_id = sender;
+            l->hashed_as = prefetch_id(l->server, sender);
+        }
+        d->sender_hash = l->hashed_as;
         d->dest_hash = prefetch_id(l->server, id_at(d->bytes + 5));
     } else if (d->kind == MSG_KIND_DISCOVER) {
         prefetch_id(l->server, id_at(d->bytes + 1));
@@ -221,11 +228,20 @@ static enum verdict pass_on(struct lane *l, const struct datagram *d, unsigned o
     return VERDICT_PASSED;
 }
 
+static void source_note(struct lane *l, const struct datagram *d)
+{
+    if (l->source.local == d->local && endpoint_equal(&l->source.from, &d->from))
+        return;
+    l->source =
+        (struct source){.from = d->from, .local = d->local, .bad = source_is_bad(l->server, d)};
+}
+
 enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
                           struct outbox *out)
 {
     assert(out->count + OUTBOX_ROOM <= OUTBOX_MAX);
-    if (source_is_bad(l->server, d))
+    source_note(l, d);
+    if (l->source.bad)
         return VERDICT_DROPPED_BAD_SOURCE;
     switch (d->kind) {
     case MSG_KIND_RELAY:

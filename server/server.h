@@ -66,6 +66,19 @@ struct service {
     uint8_t ip[SERVICE_MAX + 1][16];
 };
 
+/* The source of the last datagram and what was found out about it. The datagrams of a flow come in
+ * runs, and in a run these are the same: kept, they cost one comparison. */
+struct source {
+    struct endpoint from;
+    uint8_t local;
+    bool bad;        /* source_is_bad */
+    bool has_hashes; /* the next two are filled */
+    uint64_t endpoint_hash, address_hash;
+    uint64_t proven_at_ns; /* batch in which `proven` was looked up, 0: not */
+    uint32_t sender;       /* the id that it claimed */
+    bool proven;           /* and whether it is registered at `from` */
+};
+
 struct lane {
     /* Fixed at start. */
     struct server *server;
@@ -79,6 +92,9 @@ struct lane {
     struct grant_memory *grants;
     struct nursery *nursery;
     uint64_t expired_at_ns;
+    struct source source;
+    uint32_t hashed_id; /* the last sender's id and hash, for server_prefetch */
+    uint64_t hashed_as;
     uint64_t wake; /* bit i: lane i got mail from this batch and must be woken */
 
     /* Others write or read. */
@@ -116,7 +132,7 @@ uint8_t service_index(struct service *s, const uint8_t ip[static 16]);
 /* Once before each batch: rules. */
 void server_begin(struct lane *l);
 /* First pass over a batch: kind, hashes, prefetch. */
-void server_prefetch(const struct lane *l, struct datagram *d);
+void server_prefetch(struct lane *l, struct datagram *d);
 /* Second pass. Needs OUTBOX_ROOM free. The caller counts the verdict, unless VERDICT_PASSED. */
 enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
                           struct outbox *out);

@@ -11,20 +11,20 @@
 /* X(NAME, outcome, type, reason, help). Names stay for good: they are the labels of /metrics.
  * outcome: what happened; type: of the message; reason: "" for the plain good case. */
 #define VERDICTS(X)                                                                                \
-    X(DISCOVER_NEW, "answered", "discover", "registered", "new node stored")                      \
+    X(DISCOVER_NEW, "answered", "discover", "registered", "new node stored")                       \
     X(DISCOVER_REFRESHED, "answered", "discover", "refreshed", "same endpoint as before")          \
     X(DISCOVER_MOVED, "answered", "discover", "moved", "endpoint of a stored node changed")        \
     X(DISCOVER_ID_ZERO, "answered", "discover", "id_zero", "id 0 is answered and never stored")    \
     X(DISCOVER_CONFLICT, "answered", "discover", "conflict",                                       \
-      "another address holds this id and was heard of recently; not stored")                      \
+      "another address holds this id and was heard of recently; not stored")                       \
     X(DISCOVER_ADDRESS_DENIED, "answered", "discover", "address_denied",                           \
-      "address policy forbids sending to this source; not stored")                                \
+      "address policy forbids sending to this source; not stored")                                 \
     X(DISCOVER_QUOTA, "answered", "discover", "quota", "its prefix holds all nodes it may")        \
     X(DISCOVER_NURSERY, "answered", "discover", "nursery",                                         \
       "table is filling: a new id must come twice")                                                \
     X(DISCOVER_FULL, "answered", "discover", "table_full", "no room and nothing to evict")         \
     X(DISCOVER_LIMITED, "dropped", "discover", "reply_limited",                                    \
-      "reply budget of the source's prefix is spent; registration still counted")                 \
+      "reply budget of the source's prefix is spent; registration still counted")                  \
     X(PUNCH_COMMANDED, "answered", "punch", "commanded", "both sides were told")                   \
     X(PUNCH_UNKNOWN_TARGET, "dropped", "punch", "unknown_target", "target is not registered")      \
     X(PUNCH_NOT_STORED, "dropped", "punch", "requester_refused",                                   \
@@ -32,39 +32,39 @@
     X(PUNCH_LIMITED, "dropped", "punch", "rate_limited", "punch budget of the source is spent")    \
     X(PUNCH_PAIR_LIMITED, "dropped", "punch", "pair_limited", "punch budget of the pair is spent") \
     X(PUNCH_VICTIM_LIMITED, "dropped", "punch", "victim_limited",                                  \
-      "an address was named in too many commands")                                                \
+      "an address was named in too many commands")                                                 \
     X(PUNCH_GRANT_MISSING, "dropped", "punch", "grant_missing", "grants are required, none came")  \
     X(PUNCH_GRANT_BAD, "dropped", "punch", "grant_bad", "expired, too long-lived or badly signed") \
     X(PUNCH_GRANT_NO_KEY, "dropped", "punch", "grant_no_key", "no key of the target is known")     \
     X(PUNCH_GRANT_REPLAYED, "dropped", "punch", "grant_replayed",                                  \
-      "grant was used from another address before")                                               \
+      "grant was used from another address before")                                                \
     X(PUNCH_VERIFY_LIMITED, "dropped", "punch", "verify_limited", "signature budget is spent")     \
     X(RELAY_FORWARDED, "forwarded", "relay", "", "sent on; sender id matches its registration")    \
     X(RELAY_FORWARDED_UNPROVEN, "forwarded", "relay", "sender_mismatch",                           \
-      "sent on; sender id is not registered at this source")                                      \
+      "sent on; sender id is not registered at this source")                                       \
     X(RELAY_NO_ROUTE, "dropped", "relay", "no_route", "destination is not registered")             \
     X(RELAY_LIMITED, "dropped", "relay", "rate_limited", "relay budget of the source is spent")    \
     X(RELAY_IP_LIMITED, "dropped", "relay", "address_rate_limited",                                \
-      "relay budget of the source address (IPv6: /64) is spent")                                  \
+      "relay budget of the source address (IPv6: /64) is spent")                                   \
     X(RELAY_SENDER_MISMATCH, "dropped", "relay", "sender_mismatch",                                \
-      "strict mode: sender id is not registered at this source")                                  \
+      "strict mode: sender id is not registered at this source")                                   \
     X(STUN_ANSWERED, "answered", "stun", "", "Binding success sent")                               \
     X(STUN_UNKNOWN_ATTRIBUTE, "answered", "stun", "unknown_attribute", "420 sent")                 \
     X(STUN_REPLY_LIMITED, "dropped", "stun", "reply_limited",                                      \
-      "reply budget of the source's prefix is spent")                                             \
+      "reply budget of the source's prefix is spent")                                              \
     X(STUN_DROPPED_INDICATION, "dropped", "stun", "indication", "indications get no answer")       \
     X(STUN_DROPPED_RESPONSE, "dropped", "stun", "response", "responses get no answer")             \
     X(STUN_DROPPED_FINGERPRINT, "dropped", "stun", "bad_fingerprint", "FINGERPRINT is wrong")      \
     X(STUN_DROPPED_MALFORMED, "dropped", "stun", "malformed", "not a STUN message")                \
     X(STUN_DROPPED_REFLECTED, "dropped", "stun", "reflected",                                      \
-      "STUN response that would read as a Discover")                                              \
+      "STUN response that would read as a Discover")                                               \
     X(SYNC_UNSUPPORTED, "dropped", "sync", "unsupported", "gossip is not taken by this version")   \
     X(DROPPED_FOR_NODES, "dropped", "other", "for_nodes", "a type that only beacons send")         \
     X(DROPPED_UNKNOWN_TYPE, "dropped", "other", "unknown_type", "first byte of no protocol here")  \
     X(DROPPED_SHORT, "dropped", "other", "malformed", "too short for its type")                    \
     X(DROPPED_EMPTY, "dropped", "other", "empty", "datagram without a byte")                       \
     X(DROPPED_BAD_SOURCE, "dropped", "other", "bad_source",                                        \
-      "source port 0, multicast, unspecified or our own address")                                 \
+      "source port 0, multicast, unspecified or our own address")                                  \
     X(DROPPED_TRUNCATED, "dropped", "other", "truncated", "did not fit the receive buffer")        \
     X(DROPPED_MAILBOX_FULL, "dropped", "other", "queue_full", "mailbox of the owner is full")
 
@@ -109,17 +109,16 @@ static inline uint64_t count_read(const counter *c)
     X(send_errors, "beacon_send_errors_total", "Send calls that the kernel refused")               \
     X(receive_errors, "beacon_receive_errors_total", "Receive calls that failed")                  \
     X(kernel_drops, "beacon_kernel_dropped_packets_total",                                         \
-      "Datagrams the kernel dropped because the receive buffer was full")                         \
+      "Datagrams the kernel dropped because the receive buffer was full")                          \
     X(batches, "beacon_io_batches_total", "Wake-ups that brought at least one datagram")           \
     X(arrivals, "beacon_io_arrivals_total", "Receive buffers filled (one may hold a GRO batch)")   \
-    X(send_messages, "beacon_io_send_messages_total",                                              \
-      "Send messages (one may hold a GSO batch)")                                                 \
+    X(send_messages, "beacon_io_send_messages_total", "Send messages (one may hold a GSO batch)")  \
     X(rearms, "beacon_io_rearms_total", "Times a multishot receive was armed again")               \
     X(mail_passed, "beacon_mail_passed_total", "Datagrams handed to the shard that owns the node") \
     X(mail_taken, "beacon_mail_taken_total", "Datagrams and calls taken from the mailbox")         \
     X(notified, "beacon_notify_sent_total", "Notify messages sent")                                \
     X(notify_skipped, "beacon_notify_skipped_total",                                               \
-      "Notify calls not sent: node gone or notified within its limit")                            \
+      "Notify calls not sent: node gone or notified within its limit")                             \
     X(expired, "beacon_nodes_expired_total", "Nodes removed because they fell silent")             \
     X(evicted, "beacon_nodes_evicted_total", "Nodes removed to make room")                         \
     X(ticks, "beacon_shard_ticks_total", "Turns of the shard's loop, idle ones included")

@@ -1,0 +1,1005 @@
+/* config - every option from every source, good and bad and at both sides of each limit; what is
+ * said about mistakes; that a dump reads back as the same. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <string.h>
+#include "server/options.h"
+
+static struct config c, other;
+static struct config_error error;
+
+static bool read_as(const char *path, const char *text)
+{
+    config_init(&c);
+    error.text[0] = '\0';
+    return config_read(&c, path, text, strlen(text), &error);
+}
+
+/* The value in effect, as text. Eight live at a time. */
+static const char *value_of(const struct config *from, const char *name)
+{
+    static char text[8][CONFIG_VALUE_MAX];
+    static unsigned next;
+
+    return option_format(option_find(name), from, text[next++ % 8], CONFIG_VALUE_MAX);
+}
+
+static const char *origin_of(const char *name)
+{
+    return c.origin[option_index(option_find(name))];
+}
+
+static char *printed(void (*print)(FILE *))
+{
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+
+    print(out);
+    fclose(out);
+    return text;
+}
+
+static char *dumped(const struct config *from)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+
+    config_dump(from, out);
+    fclose(out);
+    return text;
+}
+
+#define X16 "xxxxxxxxxxxxxxxx"
+#define X256 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16
+#define X1008 X256 X256 X256 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16
+#define NOT_BOOL "not true or false"
+#define NOT_NUMBER "not a whole number"
+#define NOT_TIME "not a time, like 90, 90s, 10m, 1h or 1d"
+#define NOT_SIZE "not a size, like 4194304, 64KiB, 8MiB or 1GiB"
+#define NOT_RATE "not a rate, like 20 or 20/50 (a second, and at once)"
+#define RATE_HIGH "rate and burst must be at most 1000000000"
+#define RATE_BURST "a burst of 0 would let nothing pass (a rate of 0 is off)"
+#define NOT_ENDPOINT                                                                               \
+    "not an address and port, like 203.0.113.7:9001, [2001:db8::1]:9001 or :9001 (host names are " \
+    "not looked up)"
+
+/* Good: `want` is the value in effect, NULL for the same as `value`. Bad: `why`. */
+static const struct {
+    const char *name, *value, *want, *why;
+} values[] = {
+    {"config", "/etc/beacon/beacon.conf", NULL, NULL},
+    {"config", X1008 "too long by one!", NULL, "too long"},
+    {"dev", "true", NULL, NULL},
+    {"dev", "maybe", NULL, NOT_BOOL},
+    {"addr", ":9001", "[::]:9001", NULL},
+    {"addr", "0.0.0.0:9001", NULL, NULL},
+    {"addr", "203.0.113.7:0", NULL, NULL},
+    {"addr", "203.0.113.7:65535", NULL, NULL},
+    {"addr", "[2001:db8::1]:9001", NULL, NULL},
+    {"addr", "localhost:9001", "127.0.0.1:9001", NULL},
+    {"addr", "LocalHost:9001", "127.0.0.1:9001", NULL},
+    {"addr", "", NULL, NOT_ENDPOINT},
+    {"addr", "9001", NULL, NOT_ENDPOINT},
+    {"addr", "203.0.113.7", NULL, NOT_ENDPOINT},
+    {"addr", "203.0.113.7:65536", NULL, NOT_ENDPOINT},
+    {"addr", "203.0.113.256:1", NULL, NOT_ENDPOINT},
+    {"addr", "localhost", NULL, NOT_ENDPOINT},
+    {"addr", "localhost:", NULL, NOT_ENDPOINT},
+    {"addr", "localhost:9001x", NULL, NOT_ENDPOINT},
+    {"addr", "localhost:" X256, NULL, NOT_ENDPOINT},
+    {"addr", "beacon.example.org:9001", NULL, NOT_ENDPOINT},
+    {"advertise-addr", "beacon.example.org:9001", NULL, NULL},
+    {"advertise-addr", "", NULL, NULL},
+    {"advertise-addr", X1008 "sixteen minus 1", NULL, NULL},
+    {"advertise-addr", X1008 "sixteen, exactly", NULL, "too long"},
+    {"advertise-addr", "a\x1b[2J", NULL, "holds a control character"},
+    {"advertise-addr", "a\x7f", NULL, "holds a control character"},
+    {"advertise-addr", "a\nb", NULL, "holds a control character"},
+    {"advertise-addr", "\xff", NULL, "not UTF-8"},
+    {"io", "auto", NULL, NULL},
+    {"io", "uring", NULL, NULL},
+    {"io", "mmsg", NULL, NULL},
+    {"io", "MMSG", "mmsg", NULL},
+    {"io", "", NULL, "must be one of auto|uring|mmsg"},
+    {"io", "uri", NULL, "must be one of auto|uring|mmsg"},
+    {"io", "auto|uring", NULL, "must be one of auto|uring|mmsg"},
+    {"io", "epoll", NULL, "must be one of auto|uring|mmsg"},
+    {"shards", "0", NULL, NULL},
+    {"shards", "64", NULL, NULL},
+    {"shards", "65", NULL, "must be 0 to 64"},
+    {"shards", "-1", NULL, NOT_NUMBER},
+    {"shards", "", NULL, NOT_NUMBER},
+    {"shards", "4x", NULL, NOT_NUMBER},
+    {"shards", " 4", NULL, NOT_NUMBER},
+    {"busy-poll", "yes", "true", NULL},
+    {"busy-poll", "no", "false", NULL},
+    {"busy-poll", "2", NULL, NOT_BOOL},
+    {"max-nodes", "1", NULL, NULL},
+    {"max-nodes", "100000000", NULL, NULL},
+    {"max-nodes", "0", NULL, "must be 1 to 100000000"},
+    {"max-nodes", "100000001", NULL, "must be 1 to 100000000"},
+    {"max-nodes", "1e6", NULL, NOT_NUMBER},
+    {"max-nodes", "18446744073709551616", NULL, "must be 1 to 100000000"},
+    {"max-nodes", "184467440737095516160000000001", NULL, "must be 1 to 100000000"},
+    {"node-ttl", "10", "10s", NULL},
+    {"node-ttl", "10s", NULL, NULL},
+    {"node-ttl", "600s", "10m", NULL},
+    {"node-ttl", "90M", "90m", NULL},
+    {"node-ttl", "24h", "1d", NULL},
+    {"node-ttl", "1d", NULL, NULL},
+    {"node-ttl", "9", NULL, "must be 10s to 1d"},
+    {"node-ttl", "86401", NULL, "must be 10s to 1d"},
+    {"node-ttl", "2d", NULL, "must be 10s to 1d"},
+    {"node-ttl", "18446744073709551615d", NULL, "must be 10s to 1d"},
+    {"node-ttl", "10ms", NULL, NOT_TIME},
+    {"node-ttl", "1.5h", NULL, NOT_TIME},
+    {"node-ttl", "s", NULL, NOT_TIME},
+    {"node-ttl", "", NULL, NOT_TIME},
+    {"node-ttl", "-10s", NULL, NOT_TIME},
+    {"receive-buffer", "4096", "4KiB", NULL},
+    {"receive-buffer", "4097", NULL, NULL},
+    {"receive-buffer", "64KiB", NULL, NULL},
+    {"receive-buffer", "64kib", "64KiB", NULL},
+    {"receive-buffer", "1GiB", NULL, NULL},
+    {"receive-buffer", "4095", NULL, "must be 4KiB to 1GiB"},
+    {"receive-buffer", "1073741825", NULL, "must be 4KiB to 1GiB"},
+    {"receive-buffer", "17179869184GiB", NULL, "must be 4KiB to 1GiB"},
+    {"receive-buffer", "64K", NULL, NOT_SIZE},
+    {"receive-buffer", "64 KiB", NULL, NOT_SIZE},
+    {"send-buffer", "1GiB", NULL, NULL},
+    {"send-buffer", "2GiB", NULL, "must be 4KiB to 1GiB"},
+    {"send-buffer", "4KiB", NULL, NULL},
+    {"send-buffer", "3KiB", NULL, "must be 4KiB to 1GiB"},
+    {"takeover-silence", "0", NULL, NULL},
+    {"takeover-silence", "1d", NULL, NULL},
+    {"takeover-silence", "86401", NULL, "must be 0 to 1d"},
+    {"allow-private", "auto", NULL, NULL},
+    {"allow-private", "yes", NULL, NULL},
+    {"allow-private", "no", NULL, NULL},
+    {"allow-private", "true", NULL, "must be one of auto|yes|no"},
+    {"drain-time", "0", NULL, NULL},
+    {"drain-time", "1h", NULL, NULL},
+    {"drain-time", "3601", NULL, "must be 0 to 1h"},
+
+    {"punch-whitelist", "", NULL, NULL},
+    {"punch-whitelist", "*", NULL, NULL},
+    {"punch-whitelist", "all", "*", NULL},
+    {"punch-whitelist", "203.0.113.7", NULL, NULL},
+    {"punch-whitelist", " 203.0.113.7 ,\t2001:db8::1,,", "203.0.113.7,2001:db8::1", NULL},
+    {"punch-whitelist", "203.0.113.7,*,::1", "*,203.0.113.7,::1", NULL},
+    {"punch-whitelist", "::ffff:203.0.113.7", "203.0.113.7", NULL},
+    {"punch-whitelist", "203.0.113.7:1", NULL, "203.0.113.7:1 is not an IP address"},
+    {"punch-whitelist", "203.0.113.0/24", NULL, "203.0.113.0/24 is not an IP address"},
+    {"punch-whitelist", "203.0.113.7,example.org", NULL, "example.org is not an IP address"},
+    {"require-punch-token", "on", "true", NULL},
+    {"require-punch-token", "", NULL, NOT_BOOL},
+    {"grant-lifetime", "0", NULL, NULL},
+    {"grant-lifetime", "3650d", NULL, NULL},
+    {"grant-lifetime", "3651d", NULL, "must be 0 to 3650d"},
+
+    {"relay-rate", "0", "0/1", NULL},
+    {"relay-rate", "10", "10/10", NULL},
+    {"relay-rate", "1000000000/1000000000", NULL, NULL},
+    {"relay-rate", "1000000001", NULL, RATE_HIGH},
+    {"relay-rate", "1/1000000001", NULL, RATE_HIGH},
+    {"relay-rate", "10/0", NULL, RATE_BURST},
+    {"relay-rate", "10/", NULL, NOT_RATE},
+    {"relay-rate", "/10", NULL, NOT_RATE},
+    {"relay-rate", "10/20/30", NULL, NOT_RATE},
+    {"relay-rate", "10 / 20", NULL, NOT_RATE},
+    {"relay-rate", "fast", NULL, NOT_RATE},
+    {"relay-rate", "", NULL, NOT_RATE},
+    {"relay-ip-rate", "7", "7/7", NULL},
+    {"relay-ip-rate", "-7", NULL, NOT_RATE},
+    {"reply-rate", "40", "40/100", NULL},
+    {"reply-rate", "1000000000", "1000000000/1000000000", NULL},
+    {"reply-rate", "1.5", NULL, NOT_RATE},
+    {"reply-total", "100", "100/100", NULL},
+    {"reply-total", "100/s", NULL, NOT_RATE},
+    {"punch-rate", "4", "4/20", NULL},
+    {"punch-rate", "4/", NULL, NOT_RATE},
+    {"punch-pair-rate", "4", "4/8", NULL},
+    {"punch-pair-rate", "x", NULL, NOT_RATE},
+    {"punch-victim-rate", "10", "10/20", NULL},
+    {"punch-victim-rate", "10/0", NULL, RATE_BURST},
+    {"punch-total", "1", "1/1", NULL},
+    {"punch-total", "1k", NULL, NOT_RATE},
+    {"verify-rate", "1", "1/4", NULL},
+    {"verify-rate", "0x1", NULL, NOT_RATE},
+    {"notify-rate", "2/3", NULL, NULL},
+    {"notify-rate", "2:3", NULL, NOT_RATE},
+    {"nodes-per-ipv4", "1", NULL, NULL},
+    {"nodes-per-ipv4", "100000000", NULL, NULL},
+    {"nodes-per-ipv4", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv4", "100000001", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv4-24", "1", NULL, NULL},
+    {"nodes-per-ipv4-24", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv6-64", "1", NULL, NULL},
+    {"nodes-per-ipv6-64", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv6-48", "1", NULL, NULL},
+    {"nodes-per-ipv6-48", "0", NULL, "must be 1 to 100000000"},
+    {"nursery-percent", "0", NULL, NULL},
+    {"nursery-percent", "100", NULL, NULL},
+    {"nursery-percent", "101", NULL, "must be 0 to 100"},
+    {"nursery-percent", "70%", NULL, NOT_NUMBER},
+    {"strict-relay-source", "1", "true", NULL},
+    {"strict-relay-source", "strict", NULL, NOT_BOOL},
+
+    {"health", "", NULL, NULL},
+    {"health", ":8080", "[::]:8080", NULL},
+    {"health", "127.0.0.1:8080", NULL, NULL},
+    {"health", " ", NULL, NOT_ENDPOINT},
+    {"health", "8080", NULL, NOT_ENDPOINT},
+    {"metrics", "", NULL, NULL},
+    {"metrics", "localhost:9090", "127.0.0.1:9090", NULL},
+    {"metrics", "metrics.example.org:9090", NULL, NOT_ENDPOINT},
+
+    {"log-level", "debug", NULL, NULL},
+    {"log-level", "info", NULL, NULL},
+    {"log-level", "warn", NULL, NULL},
+    {"log-level", "warning", "warn", NULL},
+    {"log-level", "ERROR", "error", NULL},
+    {"log-level", "trace", NULL, "must be one of debug|info|warn|error"},
+    {"log-format", "text", NULL, NULL},
+    {"log-format", "logfmt", NULL, NULL},
+    {"log-format", "json", NULL, NULL},
+    {"log-format", "xml", NULL, "must be one of text|logfmt|json"},
+
+    {"beacon-id", "0", NULL, NULL},
+    {"beacon-id", "1000000", NULL, NULL},
+    {"beacon-id", "4294967295", NULL, NULL},
+    {"beacon-id", "4294967296", NULL, "must be 0 to 4294967295"},
+    {"peers", "192.0.2.1:9001,b.example.org:9001", NULL, NULL},
+    {"peers", "\xc0\x80", NULL, "not UTF-8"},
+    {"registry", "registry.example.org:9000", NULL, NULL},
+    {"registry", "a\x01", NULL, "holds a control character"},
+    {"registry-admin-token", "hunter2 \"\\#", NULL, NULL},
+    {"registry-admin-token", "\r", NULL, "holds a control character"},
+    {"strict-gossip", "TRUE", "true", NULL},
+    {"strict-gossip", "tru", NULL, NOT_BOOL},
+};
+
+static void test_each_value(void **state)
+{
+    bool good[CONFIG_OPTIONS_MAX] = {false}, bad[CONFIG_OPTIONS_MAX] = {false};
+    char want[CONFIG_ERROR_MAX], shown[OPTION_SHOWN_MAX];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof values / sizeof values[0]; i++) {
+        const struct option *o = option_find(values[i].name);
+        assert_non_null(o);
+        config_init(&c);
+        bool done = config_set(&c, o->name, values[i].value, "here", &error);
+        if (done != (values[i].why == NULL))
+            fail_msg("%s = %s: %s", o->name, values[i].value, done ? "taken" : error.text);
+        if (done) {
+            good[option_index(o)] = true;
+            assert_string_equal(value_of(&c, o->name),
+                                values[i].want != NULL ? values[i].want : values[i].value);
+            assert_string_equal(origin_of(o->name), "here");
+            continue;
+        }
+        bad[option_index(o)] = true;
+        text_show(values[i].value, shown);
+        snprintf(want, sizeof want, o->secret ? "here: %s%s%s: %s" : "here: %s = %s%s: %s", o->name,
+                 o->secret ? "" : shown, "", values[i].why);
+        assert_string_equal(error.text, want);
+        config_init(&other); /* refused: nothing changed */
+        assert_memory_equal(&c, &other, sizeof c);
+    }
+    for (unsigned i = 0; i < option_count; i++)
+        if (!good[i] || !bad[i])
+            fail_msg("%s has no good or no bad row", option_table[i].name);
+}
+
+static void test_defaults(void **state)
+{
+    static const struct {
+        const char *name, *want;
+    } rows[] = {
+        {"config", ""},
+        {"dev", "false"},
+        {"addr", "[::]:9001"},
+        {"advertise-addr", ""},
+        {"io", "auto"},
+        {"shards", "0"},
+        {"busy-poll", "false"},
+        {"max-nodes", "500000"},
+        {"node-ttl", "10m"},
+        {"receive-buffer", "16MiB"},
+        {"send-buffer", "16MiB"},
+        {"takeover-silence", "90s"},
+        {"allow-private", "auto"},
+        {"drain-time", "10s"},
+        {"punch-whitelist", ""},
+        {"require-punch-token", "false"},
+        {"grant-lifetime", "1d"},
+        {"relay-rate", "4000/4000"},
+        {"relay-ip-rate", "40000/40000"},
+        {"reply-rate", "20/50"},
+        {"reply-total", "50000/50000"},
+        {"punch-rate", "2/10"},
+        {"punch-pair-rate", "2/4"},
+        {"punch-victim-rate", "5/10"},
+        {"punch-total", "10000/10000"},
+        {"verify-rate", "10/40"},
+        {"notify-rate", "1/1"},
+        {"nodes-per-ipv4", "1024"},
+        {"nodes-per-ipv4-24", "4096"},
+        {"nodes-per-ipv6-64", "64"},
+        {"nodes-per-ipv6-48", "512"},
+        {"nursery-percent", "70"},
+        {"strict-relay-source", "false"},
+        {"health", ""},
+        {"metrics", ""},
+        {"log-level", "info"},
+        {"log-format", "text"},
+        {"beacon-id", "0"},
+        {"peers", ""},
+        {"registry", ""},
+        {"registry-admin-token", ""},
+        {"strict-gossip", "false"},
+    };
+
+    (void)state;
+    config_init(&c);
+    assert_int_equal(sizeof rows / sizeof rows[0], option_count);
+    for (unsigned i = 0; i < option_count; i++) {
+        assert_string_equal(option_table[i].name, rows[i].name);
+        assert_string_equal(value_of(&c, rows[i].name), rows[i].want);
+        assert_string_equal(origin_of(rows[i].name), "");
+    }
+    assert_true(config_finish(&c, &error));
+    assert_false(c.has_health || c.has_metrics);
+}
+
+/* A burst that is given and the default must agree where the table says so. */
+static void test_default_burst_follows_from_the_rate(void **state)
+{
+    char rate[64];
+
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *o = &option_table[i];
+        if (o->type != OPTION_RATE)
+            continue;
+        snprintf(rate, sizeof rate, "%.*s", (int)strcspn(o->fallback, "/"), o->fallback);
+        config_init(&c);
+        assert_true(config_set(&c, o->name, rate, "here", &error));
+        assert_string_equal(value_of(&c, o->name), o->fallback);
+    }
+}
+
+static void test_booleans(void **state)
+{
+    static const char *const yes[] = {"1", "true", "True", "TRUE", "t", "T", "yes", "Yes", "on"};
+    static const char *const no[] = {"0", "false", "False", "FALSE", "f", "F", "no", "No", "off"};
+    static const char *const neither[] = {"", "2", "10", "y", "n", "tr", "truee", " true", "-1"};
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof yes / sizeof yes[0]; i++) {
+        config_init(&c);
+        assert_true(config_set(&c, "strict-gossip", yes[i], "here", &error));
+        assert_true(c.strict_gossip);
+        assert_true(config_set(&c, "strict_gossip", no[i], "here", &error));
+        assert_false(c.strict_gossip);
+        assert_false(config_set(&c, "strict-gossip", neither[i], "here", &error));
+    }
+}
+
+static void test_whitelist_is_bounded(void **state)
+{
+    char list[(CONFIG_WHITELIST_MAX + 1) * sizeof "2001:db8::1:0000"] = "", *at = list;
+
+    (void)state;
+    for (int i = 0; i < CONFIG_WHITELIST_MAX; i++)
+        at += sprintf(at, "%s2001:db8::1:%x", i > 0 ? "," : "", (unsigned)i + 1);
+    config_init(&c);
+    assert_true(config_set(&c, "punch-whitelist", list, "here", &error));
+    assert_int_equal(c.rules.punch_whitelist.count, CONFIG_WHITELIST_MAX);
+    assert_string_equal(value_of(&c, "punch-whitelist"), list);
+    strcpy(at, ",*");
+    assert_true(config_set(&c, "punch-whitelist", list, "here", &error));
+    assert_true(c.rules.punch_whitelist.all);
+    strcpy(at, ",::1");
+    assert_false(config_set(&c, "punch-whitelist", list, "here", &error));
+    assert_non_null(strstr(error.text, "...: more than 256 addresses"));
+}
+
+/* What is in the file, and either the value of an option or the whole error. */
+struct file_case {
+    const char *text, *name, *want, *error;
+};
+
+static void check_files(const char *path, const struct file_case *cases, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        bool done = read_as(path, cases[i].text);
+        if (done != (cases[i].error == NULL))
+            fail_msg("%s: %s", cases[i].text, done ? "taken" : error.text);
+        if (done)
+            assert_string_equal(value_of(&c, cases[i].name), cases[i].want);
+        else
+            assert_string_equal(error.text, cases[i].error);
+    }
+}
+
+static void test_text_files(void **state)
+{
+    static const struct file_case cases[] = {
+        {"", "shards", "0", NULL},
+        {"\n\n# shards = 9\n   # shards = 8\n", "shards", "0", NULL},
+        {"shards = 3", "shards", "3", NULL},
+        {"shards=3\n", "shards", "3", NULL},
+        {"\tshards  =\t3  \n", "shards", "3", NULL},
+        {"shards = 3\r\nio = mmsg\r\n", "io", "mmsg", NULL},
+        {"\xef\xbb\xbfshards = 3\n", "shards", "3", NULL},
+        {"max_nodes = 7\n", "max-nodes", "7", NULL},
+        {"shards = 3 # three\n", "shards", "3", NULL},
+        {"health = # off\n", "health", "", NULL},
+        {"health =\n", "health", "", NULL},
+        {"health = \"\"\n", "health", "", NULL},
+        {"registry = a#b\n", "registry", "a#b", NULL},
+        {"registry = \"a #b\" # c\n", "registry", "a #b", NULL},
+        {"registry = \"a\"# c\n", "registry", "a", NULL},
+        {"registry = \"\\\"a\\\\\"\n", "registry", "\"a\\", NULL},
+        {"registry = a\"b\\\n", "registry", "a\"b\\", NULL},
+        {"registry = \" a \"\n", "registry", " a ", NULL},
+        {"registry = a=b\n", "registry", "a=b", NULL},
+        {"registry = caf\xc3\xa9\n", "registry", "caf\xc3\xa9", NULL},
+        {"[server]\nshards = 3\n", "shards", "3", NULL},
+        {" [ server ] # part\nshards = 3\n", "shards", "3", NULL},
+        {"shards = 3\n[log]\nlog-level = debug\n[server]\nio = mmsg\n", "io", "mmsg", NULL},
+
+        {"shards = 65\n", NULL, NULL, "b.conf:1: shards = 65: must be 0 to 64"},
+        {"\n\r\n# x\nshards = many\n", NULL, NULL, "b.conf:4: shards = many: " NOT_NUMBER},
+        {"shards =\n", NULL, NULL, "b.conf:1: shards = \"\": " NOT_NUMBER},
+        {"relay-rate = fast\n", NULL, NULL, "b.conf:1: relay-rate = fast: " NOT_RATE},
+        {"shards 3\n", NULL, NULL, "b.conf:1: shards 3: not \"key = value\""},
+        {"= 3\n", NULL, NULL, "b.conf:1: = 3: not \"key = value\""},
+        {"  = 3\n", NULL, NULL, "b.conf:1: = 3: not \"key = value\""},
+        {"shard = 3\n", NULL, NULL, "b.conf:1: unknown option shard (did you mean shards?)"},
+        {"max_node = 3\n", NULL, NULL,
+         "b.conf:1: unknown option max_node (did you mean max-nodes?)"},
+        {"relay-rat = 3\n", NULL, NULL,
+         "b.conf:1: unknown option relay-rat (did you mean relay-rate?)"},
+        {"frobnicate = 3\n", NULL, NULL, "b.conf:1: unknown option frobnicate"},
+        {"Shards = 3\n", NULL, NULL, "b.conf:1: unknown option Shards (did you mean shards?)"},
+        {"config = a\n", NULL, NULL, "b.conf:1: config: cannot stand in a file (use --config)"},
+        {"dev = yes\n", NULL, NULL, "b.conf:1: dev: cannot stand in a file (use --dev)"},
+        {"[log]\nshards = 3\n", NULL, NULL, "b.conf:2: shards: belongs in [server], not [log]"},
+        {"[limit]\n", NULL, NULL, "b.conf:1: unknown section limit (did you mean limits?)"},
+        {"[wonder\x7f]\n", NULL, NULL, "b.conf:1: wonder?: unknown section"},
+        {"[]\n", NULL, NULL, "b.conf:1: \"\": unknown section"},
+        {"[server\n", NULL, NULL, "b.conf:1: [server: not a section, like [server]"},
+        {"[server] x\n", NULL, NULL, "b.conf:1: [server] x: not a section, like [server]"},
+        {"shards = 3\nio = auto\nshards = 3\n", NULL, NULL,
+         "b.conf:3: shards: already set on line 1"},
+        {"max-nodes = 3\nmax_nodes = 4\n", NULL, NULL,
+         "b.conf:2: max-nodes: already set on line 1"},
+        {"registry = \"a\n", NULL, NULL, "b.conf:1: registry: the closing quote is missing"},
+        {"registry = \"a\\\n", NULL, NULL,
+         "b.conf:1: registry: only \\\" and \\\\ can follow a backslash in quotes"},
+        {"registry = \"a\\\"\n", NULL, NULL, "b.conf:1: registry: the closing quote is missing"},
+        {"registry = \"a\\n\"\n", NULL, NULL,
+         "b.conf:1: registry: only \\\" and \\\\ can follow a backslash in quotes"},
+        {"registry = \"a\" b\n", NULL, NULL, "b.conf:1: registry: text behind the closing quote"},
+        {"\nregistry = a\xff\n", NULL, NULL, "b.conf:2: not UTF-8"},
+        {"# \xed\xa0\x80\n", NULL, NULL, "b.conf:1: not UTF-8"},
+        {"registry-admin-token = a\x01\n", NULL, NULL,
+         "b.conf:1: registry-admin-token: holds a control character"},
+    };
+
+    (void)state;
+    check_files("b.conf", cases, sizeof cases / sizeof cases[0]);
+}
+
+static void test_json_files(void **state)
+{
+    static const struct file_case cases[] = {
+        {"{}", "shards", "0", NULL},
+        {"\xef\xbb\xbf{\"shards\": 3}", "shards", "3", NULL},
+        {"{\"addr\": \":9100\"}", "addr", "[::]:9100", NULL},
+        {"{\"max_nodes\": 7}", "max-nodes", "7", NULL},
+        {"{\"max-nodes\": \"7\"}", "max-nodes", "7", NULL},
+        {"{\"beacon_id\": 1000000}", "beacon-id", "1000000", NULL},
+        {"{\"beacon_id\": 4294967295}", "beacon-id", "4294967295", NULL},
+        {"{\"require-punch-token\": true}", "require-punch-token", "true", NULL},
+        {"{\"require_punch_token\": false}", "require-punch-token", "false", NULL},
+        {"{\"require_punch_token\": 1}", "require-punch-token", "true", NULL},
+        {"{\"require_punch_token\": \"yes\"}", "require-punch-token", "true", NULL},
+        {"{\"relay-rate\": 10}", "relay-rate", "10/10", NULL},
+        {"{\"registry_admin_token\": 12345}", "registry-admin-token", "12345", NULL},
+        {"{\"registry_admin_token\": \"{\\\"\\\\\"}", "registry-admin-token", "{\"\\", NULL},
+        {"{\"peers\": \"a:1,b:2\"}", "peers", "a:1,b:2", NULL},
+        {"{\"peers\": [\"a:1\", \"b:2\"]}", "peers", "a:1,b:2", NULL},
+        {"{\"peers\": []}", "peers", "", NULL},
+        {"{\"punch_whitelist\": [\"::1\", \"192.0.2.1\"]}", "punch-whitelist", "::1,192.0.2.1",
+         NULL},
+
+        {"{\n\"shards\": 65}", NULL, NULL, "b.json:2: shards = 65: must be 0 to 64"},
+        {"{\"io\": \"auto\",\n\n \"shards\"\n:\n-1}", NULL, NULL,
+         "b.json:3: shards = -1: " NOT_NUMBER},
+        {"{\n\"beacon_id\":\n1e6}", NULL, NULL,
+         "b.json:2: beacon-id = 1000000.0: a number with a fraction or an exponent"},
+        {"{\"beacon_id\": 1.5}", NULL, NULL,
+         "b.json:1: beacon-id = 1.5: a number with a fraction or an exponent"},
+        {"{\"io\": \"auto\",\n\"beacon_id\": 99999999999999999999}", NULL, NULL,
+         "b.json:2: beacon_id: too big integer near '99999999999999999999'"},
+        {"{\n\n\"peers\": null}", NULL, NULL, "b.json:3: peers = null: takes no null"},
+        {"{\"peers\": {\"a\": [1]}}", NULL, NULL, "b.json:1: peers = {\"a\":[1]}: takes no object"},
+        {"{\"peers\": [\"a\", 1]}", NULL, NULL,
+         "b.json:1: peers = [\"a\",1]: a list may only hold strings"},
+        {"{\"peers\": true}", NULL, NULL, "b.json:1: peers = true: takes no boolean"},
+        {"{\"addr\": [\":9001\"]}", NULL, NULL, "b.json:1: addr = [\":9001\"]: takes no list"},
+        {"{\"registry-admin-token\": [\"hunter2\"]}", NULL, NULL,
+         "b.json:1: registry-admin-token: takes no list"},
+        {"{\"addr\": 9001}", NULL, NULL, "b.json:1: addr = 9001: " NOT_ENDPOINT},
+        {"{\"addr\": \":1\",\n\"wss_addr\": \"\"}", NULL, NULL,
+         "b.json:2: unknown option wss_addr"},
+        {"{\"a,{\\\"b\": 1}", NULL, NULL, "b.json:1: unknown option a,{\"b"},
+        {"{\"peers\": [\"a,\", \"{\", \"}\"],\n\"shard\": 1}", NULL, NULL,
+         "b.json:2: unknown option shard (did you mean shards?)"},
+        {"{\"dev\": true}", NULL, NULL, "b.json:1: dev: cannot stand in a file (use --dev)"},
+        {"{\"max-nodes\": 3,\n\"max_nodes\": 3}", NULL, NULL,
+         "b.json:2: max-nodes: already set on line 1"},
+        {"{\"io\": \"auto\",\n\"io\": \"auto\"}", NULL, NULL,
+         "b.json:2: duplicate object key near '\"io\"'"},
+        {"[]", NULL, NULL, "b.json:1: not a JSON object"},
+        {"", NULL, NULL, "b.json:1: '[' or '{' expected near end of file"},
+        {"{\"io\": \"auto\"", NULL, NULL, "b.json:1: '}' expected near end of file"},
+        {"{}\n{}", NULL, NULL, "b.json:2: end of file expected near '{'"},
+        {"{\"a\":\n[[[[[[[[1]]]]]]]]}", NULL, NULL, "b.json:2: nested too deep"},
+        {"{\"peers\": [[[[[[[1]]]]]]]}", NULL, NULL,
+         "b.json:1: peers = [[[[[[[1]]]]]]]: a list may only hold strings"},
+        {"{\"peers\":\n\"\xff\"}", NULL, NULL, "b.json:2: not UTF-8"},
+        {"{\"peers\": \"\\u0000\"}", NULL, NULL,
+         "b.json:1: \\u0000 is not allowed without JSON_ALLOW_NUL near '\"\\u0000\"'"},
+        {"{\"peers\": \"\\n\"}", NULL, NULL, "b.json:1: peers = ?: holds a control character"},
+    };
+
+    (void)state;
+    check_files("b.json", cases, sizeof cases / sizeof cases[0]);
+    check_files("b.JSON", cases, 1);
+    assert_true(read_as("plain.conf", " \n{\"shards\": 3}")); /* by its first character */
+    assert_int_equal(c.shards, 3);
+    assert_false(read_as("b.json", "shards = 3"));
+}
+
+static void test_nul_bytes_are_refused(void **state)
+{
+    static const char text[] = "shards = 3\nio = a\0uto\n", json[] = "{\"io\":\n\"auto\"}\0";
+
+    (void)state;
+    config_init(&c);
+    assert_false(config_read(&c, "b.conf", text, sizeof text - 1, &error));
+    assert_string_equal(error.text, "b.conf:2: a NUL byte");
+    assert_false(config_read(&c, "b.json", json, sizeof json - 1, &error));
+    assert_string_equal(error.text, "b.json:2: a NUL byte");
+}
+
+static void test_long_lines_are_refused(void **state)
+{
+    char *text = calloc(1, CONFIG_VALUE_MAX + 32);
+
+    (void)state;
+    strcpy(text, "shards = 3\n#");
+    memset(text + strlen(text), 'x', CONFIG_VALUE_MAX - 2);
+    assert_true(read_as("b.conf", text));
+    strcat(text, "x");
+    assert_false(read_as("b.conf", text));
+    assert_string_equal(error.text, "b.conf:2: the line is too long");
+    free(text);
+}
+
+static unsigned unknown_count;
+static char unknown_last[128];
+
+static void note_unknown(const char *name)
+{
+    unknown_count++;
+    snprintf(unknown_last, sizeof unknown_last, "%s", name);
+}
+
+static bool read_environment(const char *entry)
+{
+    char copy[512];
+    char *const environment[] = {copy, NULL};
+
+    snprintf(copy, sizeof copy, "%s", entry);
+    config_init(&c);
+    unknown_count = 0;
+    return config_read_environment(&c, environment, note_unknown, &error);
+}
+
+static void test_environment(void **state)
+{
+    static const struct {
+        const char *entry, *name, *want, *unknown, *error;
+    } cases[] = {
+        {"BEACON_SHARDS=3", "shards", "3", NULL, NULL},
+        {"BEACON_MAX_NODES=7", "max-nodes", "7", NULL, NULL},
+        {"BEACON_NODES_PER_IPV4_24=7", "nodes-per-ipv4-24", "7", NULL, NULL},
+        {"BEACON_REQUIRE_PUNCH_TOKEN=1", "require-punch-token", "true", NULL, NULL},
+        {"BEACON_STRICT_GOSSIP=1", "strict-gossip", "true", NULL, NULL},
+        {"BEACON_PUNCH_WHITELIST=all", "punch-whitelist", "*", NULL, NULL},
+        {"BEACON_REGISTRY=a=b", "registry", "a=b", NULL, NULL},
+        {"BEACON_DEV=yes", "dev", "true", NULL, NULL},
+        {"BEACON_SHARDS=", "shards", "0", NULL, NULL},
+        {"SHARDS=3", "shards", "0", NULL, NULL},
+        {"BEACON_SHARDS", "shards", "0", NULL, NULL},
+        {"XBEACON_SHARDS=3", "shards", "0", NULL, NULL},
+        {"beacon_shards=3", "shards", "0", NULL, NULL},
+        {"BEACON_PORT_9001_UDP=x", "shards", "0", "BEACON_PORT_9001_UDP", NULL},
+        {"BEACON_shards=3", "shards", "0", "BEACON_shards", NULL},
+        {"BEACON_=3", "shards", "0", "BEACON_", NULL},
+        {"BEACON_MAX-NODES=3", "max-nodes", "3", NULL, NULL},
+        {"BEACON_SHARDS=x", NULL, NULL, NULL, "$BEACON_SHARDS: shards = x: " NOT_NUMBER},
+        {"BEACON_STRICT_GOSSIP=2", NULL, NULL, NULL,
+         "$BEACON_STRICT_GOSSIP: strict-gossip = 2: " NOT_BOOL},
+        {"BEACON_REGISTRY_ADMIN_TOKEN=hunter2\x01", NULL, NULL, NULL,
+         "$BEACON_REGISTRY_ADMIN_TOKEN: registry-admin-token: holds a control character"},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bool done = read_environment(cases[i].entry);
+        if (done != (cases[i].error == NULL))
+            fail_msg("%s: %s", cases[i].entry, done ? "taken" : error.text);
+        if (!done) {
+            assert_string_equal(error.text, cases[i].error);
+            continue;
+        }
+        assert_string_equal(value_of(&c, cases[i].name), cases[i].want);
+        assert_int_equal(unknown_count, cases[i].unknown != NULL);
+        if (cases[i].unknown != NULL)
+            assert_string_equal(unknown_last, cases[i].unknown);
+    }
+    assert_true(read_environment("BEACON_" X256 "=1"));
+    assert_int_equal(unknown_count, 1);
+}
+
+enum { ARGUMENTS_MAX = 6 };
+
+static void test_flags(void **state)
+{
+    static const struct {
+        const char *argument[ARGUMENTS_MAX], *name, *want, *error;
+    } cases[] = {
+        {{NULL}, "shards", "0", NULL},
+        {{"--shards", "3"}, "shards", "3", NULL},
+        {{"-shards", "3"}, "shards", "3", NULL},
+        {{"--shards=3"}, "shards", "3", NULL},
+        {{"-shards=3"}, "shards", "3", NULL},
+        {{"--shards=3", "-shards", "4"}, "shards", "4", NULL},
+        {{"--max_nodes=7"}, "max-nodes", "7", NULL},
+        {{"-addr", ":9100", "-beacon-id", "5"}, "addr", "[::]:9100", NULL},
+        {{"-addr", ":9100", "-beacon-id", "5"}, "beacon-id", "5", NULL},
+        {{"-beacon-id", "1000000"}, "beacon-id", "1000000", NULL},
+        {{"-require-punch-token"}, "require-punch-token", "true", NULL},
+        {{"--busy-poll"}, "busy-poll", "true", NULL},
+        {{"--busy-poll=true"}, "busy-poll", "true", NULL},
+        {{"--busy-poll=false"}, "busy-poll", "false", NULL},
+        {{"--busy-poll", "--shards", "3"}, "shards", "3", NULL},
+        {{"--registry=a=b"}, "registry", "a=b", NULL},
+        {{"--registry=--dev"}, "registry", "--dev", NULL},
+        {{"--registry", ""}, "registry", "", NULL},
+        {{"--health="}, "health", "", NULL},
+
+        {{"--shards"}, NULL, NULL, "--shards: needs a value (--shards=VALUE)"},
+        {{"-shards"}, NULL, NULL, "--shards: needs a value (--shards=VALUE)"},
+        {{"--registry", "--dev"}, NULL, NULL, "--registry: needs a value (--registry=VALUE)"},
+        {{"--shards", "-1"}, NULL, NULL, "--shards: needs a value (--shards=VALUE)"},
+        {{"--shards=-1"}, NULL, NULL, "--shards: shards = -1: " NOT_NUMBER},
+        {{"-shards=x"}, NULL, NULL, "--shards: shards = x: " NOT_NUMBER},
+        {{"--shards="}, NULL, NULL, "--shards: shards = \"\": " NOT_NUMBER},
+        {{"--busy-poll="}, NULL, NULL, "--busy-poll: busy-poll = \"\": " NOT_BOOL},
+        {{"--busy-poll", "false"},
+         NULL,
+         NULL,
+         "false: unexpected argument (for a value write --busy-poll=false)"},
+        {{"9001"}, NULL, NULL, "9001: unexpected argument"},
+        {{"--shards", "3", "4"}, NULL, NULL, "4: unexpected argument"},
+        {{"--busy-poll=true", "x"}, NULL, NULL, "x: unexpected argument"},
+        {{""}, NULL, NULL, "\"\": unexpected argument"},
+        {{"-"}, NULL, NULL, "-: unexpected argument"},
+        {{"--"}, NULL, NULL, "--: unexpected argument"},
+        {{"--=3"}, NULL, NULL, "--=3: unexpected argument"},
+        {{"---shards=3"}, NULL, NULL, "---shards: unknown option (did you mean --shards?)"},
+        {{"--shard=3"}, NULL, NULL, "--shard: unknown option (did you mean --shards?)"},
+        {{"-adr", ":1"}, NULL, NULL, "--adr: unknown option (did you mean --addr?)"},
+        {{"--versoin"}, NULL, NULL, "--versoin: unknown option (did you mean --version?)"},
+        {{"--frobnicate"}, NULL, NULL, "--frobnicate: unknown option"},
+        {{"--x"}, NULL, NULL, "--x: unknown option"},
+        {{"--sh\nards"}, NULL, NULL, "--sh?ards: unknown option (did you mean --shards?)"},
+        {{"--registry-admin-token=hunter2\n"},
+         NULL,
+         NULL,
+         "--registry-admin-token: registry-admin-token: holds a control character"},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[ARGUMENTS_MAX + 1][64] = {"beacon"}, *argv[ARGUMENTS_MAX + 2] = {text[0]};
+        int argc = 1;
+        for (; cases[i].argument[argc - 1] != NULL; argc++)
+            argv[argc] = strcpy(text[argc], cases[i].argument[argc - 1]);
+        config_init(&c);
+        bool done = config_read_flags(&c, argc, argv, &error);
+        if (done != (cases[i].error == NULL))
+            fail_msg("row %u: %s", i, done ? "taken" : error.text);
+        if (done)
+            assert_string_equal(value_of(&c, cases[i].name), cases[i].want);
+        else
+            assert_string_equal(error.text, cases[i].error);
+    }
+}
+
+static void test_file_is_found(void **state)
+{
+    char p[] = "beacon", dash2[] = "--config", dash1[] = "-config", a[] = "a", b[] = "b";
+    char eq[] = "--config=c", none[] = "--config=", dev[] = "--dev", wrong[] = "--configs=d";
+    char variable[] = "BEACON_CONFIG=e", empty[] = "BEACON_CONFIG=", longer[] = "BEACON_CONFIGS=f";
+    char *nothing[] = {NULL}, *set[] = {longer, variable, NULL}, *unset[] = {empty, NULL};
+    struct {
+        char *argv[6];
+        int argc;
+        char **environment;
+        const char *want;
+    } cases[] = {
+        {{p}, 1, nothing, NULL},
+        {{p}, 1, unset, NULL},
+        {{p}, 1, set, "e"},
+        {{p, dash2, a}, 3, nothing, "a"},
+        {{p, dash1, a}, 3, set, "a"},
+        {{p, dev, eq}, 3, nothing, "c"},
+        {{p, dash1, a, dash2, b}, 5, nothing, "b"},
+        {{p, eq, dash2, b}, 4, nothing, "b"},
+        {{p, none}, 2, set, NULL},
+        {{p, dash2}, 2, nothing, NULL},
+        {{p, dash2, dev}, 3, set, "e"},
+        {{p, wrong}, 2, nothing, NULL},
+        {{p, a, b}, 3, nothing, NULL},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *got = config_find_file(cases[i].argc, cases[i].argv, cases[i].environment);
+        if (cases[i].want == NULL)
+            assert_null(got);
+        else
+            assert_string_equal(got, cases[i].want);
+    }
+}
+
+static void test_later_sources_win(void **state)
+{
+    static const char text[] = "shards = 1\nmax-nodes = 11\nio = mmsg\n";
+    char shards[] = "BEACON_SHARDS=2", nodes[] = "BEACON_MAX_NODES=22",
+         *env[] = {shards, nodes, NULL};
+    char name[] = "beacon", flag[] = "--shards=3", *argv[] = {name, flag, NULL};
+
+    (void)state;
+    config_init(&c);
+    assert_true(config_read(&c, "/etc/b.conf", text, sizeof text - 1, &error));
+    assert_true(config_read_environment(&c, env, NULL, &error));
+    assert_true(config_read_flags(&c, 2, argv, &error));
+    assert_true(config_finish(&c, &error));
+    assert_int_equal(c.shards, 3);
+    assert_int_equal(c.max_nodes, 22);
+    assert_int_equal(c.io, IO_MMSG);
+    assert_string_equal(origin_of("shards"), "--shards");
+    assert_string_equal(origin_of("max-nodes"), "$BEACON_MAX_NODES");
+    assert_string_equal(origin_of("io"), "/etc/b.conf:3");
+    assert_string_equal(origin_of("addr"), "");
+}
+
+static void set(const char *name, const char *value)
+{
+    if (!config_set(&c, name, value, "here", &error))
+        fail_msg("%s", error.text);
+}
+
+static void test_dev_fills_what_nobody_set(void **state)
+{
+    (void)state;
+    config_init(&c);
+    set("dev", "true");
+    assert_true(config_finish(&c, &error));
+    assert_string_equal(value_of(&c, "health"), "[::]:8080");
+    assert_string_equal(value_of(&c, "allow-private"), "yes");
+    assert_string_equal(value_of(&c, "drain-time"), "1s");
+    assert_string_equal(origin_of("health"), "--dev");
+
+    config_init(&c);
+    set("dev", "true");
+    set("health", "");
+    set("allow-private", "no");
+    set("drain-time", "10s"); /* the default, but somebody said so */
+    assert_true(config_finish(&c, &error));
+    assert_false(c.has_health);
+    assert_string_equal(value_of(&c, "allow-private"), "no");
+    assert_string_equal(value_of(&c, "drain-time"), "10s");
+}
+
+static void test_options_that_contradict(void **state)
+{
+    (void)state;
+    config_init(&c);
+    set("node-ttl", "30s"); /* below takeover-silence's default, which then follows */
+    assert_true(config_finish(&c, &error));
+    assert_int_equal(c.rules.takeover_silence_s, 30);
+    assert_true(config_finish(&c, &error));
+
+    config_init(&c);
+    set("node-ttl", "90s");
+    set("takeover-silence", "90s");
+    assert_true(config_finish(&c, &error));
+    set("takeover-silence", "91s");
+    assert_false(config_finish(&c, &error));
+    assert_string_equal(error.text, "here: takeover-silence = 91s: longer than node-ttl (90s)");
+
+    config_init(&c);
+    set("health", "127.0.0.1:8080");
+    set("metrics", "127.0.0.1:8081");
+    assert_true(config_finish(&c, &error));
+    set("metrics", "localhost:8080");
+    assert_false(config_finish(&c, &error));
+    assert_string_equal(error.text, "here: metrics: health listens there already");
+    set("health", "127.0.0.1:0");
+    set("metrics", "127.0.0.1:0"); /* any port: two different ones */
+    assert_true(config_finish(&c, &error));
+}
+
+/* Reads a dump of `c` into `other`; both without what a dump leaves out. */
+static void check_dump(void)
+{
+    char *text = dumped(&c);
+
+    config_init(&other);
+    if (!config_read(&other, "dump", text, strlen(text), &error))
+        fail_msg("%s", error.text);
+    free(text);
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *o = &option_table[i];
+        if (!o->not_in_file && !o->secret)
+            assert_string_equal(value_of(&other, o->name), value_of(&c, o->name));
+    }
+}
+
+static void test_dump_reads_back(void **state)
+{
+    (void)state;
+    config_init(&c);
+    check_dump();
+    for (unsigned i = 0; i < sizeof values / sizeof values[0]; i++) {
+        config_init(&c);
+        if (values[i].why != NULL)
+            continue;
+        set(values[i].name, values[i].value);
+        check_dump();
+    }
+    config_init(&c);
+    assert_true(config_set(&c, "registry", "a \"b\\ #c", "odd\n\xff" X256 "\xc3\xa9:12", &error));
+    check_dump();
+}
+
+static void test_dump_tells_origins_and_no_secret(void **state)
+{
+    (void)state;
+    assert_true(read_as("b.conf", "shards = 3\nregistry-admin-token = hunter2\n"));
+    char *text = dumped(&c);
+    assert_non_null(strstr(text, "[server]\n"));
+    assert_non_null(strstr(text, "\nshards = 3 # b.conf:1\n"));
+    assert_non_null(strstr(text, "\nmax-nodes = 500000 # default\n"));
+    assert_non_null(strstr(text, "\n# registry-admin-token = ******** # b.conf:2\n"));
+    assert_null(strstr(text, "hunter2"));
+    free(text);
+}
+
+static void test_what_needs_a_restart(void **state)
+{
+    char names[64];
+
+    (void)state;
+    config_init(&c);
+    config_init(&other);
+    assert_int_equal(config_needs_restart(&other, &c, names, sizeof names), 0);
+    assert_string_equal(names, "");
+    for (unsigned i = 0; i < option_count; i++)
+        if (option_table[i].reloadable && option_table[i].type == OPTION_RATE)
+            set(option_table[i].name, "123/456");
+    set("log-level", "debug");
+    set("punch-whitelist", "*");
+    assert_int_equal(config_needs_restart(&other, &c, names, sizeof names), 0);
+    set("addr", ":9002");
+    set("health", ":8080");
+    assert_int_equal(config_needs_restart(&other, &c, names, sizeof names), 2);
+    assert_string_equal(names, "addr,health");
+    assert_int_equal(config_needs_restart(&other, &c, names, 8), 2);
+    assert_string_equal(names, "addr,he");
+}
+
+/* Exactly those that act on rules and the log. */
+static void test_what_is_reloadable(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *o = &option_table[i];
+        size_t rules = offsetof(struct config, rules);
+        bool of_rules = o->offset >= rules && o->offset < rules + sizeof c.rules;
+        assert_int_equal(o->reloadable, of_rules || strcmp(o->section, "log") == 0);
+    }
+}
+
+static void test_names_are_told_apart(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        const char *name = option_table[i].name;
+        assert_ptr_equal(option_find(name), &option_table[i]);
+        assert_string_equal(option_guess(name, true), name);
+        assert_true(option_table[i].help[strlen(option_table[i].help) - 1] != '.');
+        for (unsigned k = 0; command_names[k] != NULL; k++)
+            assert_string_not_equal(name, command_names[k]);
+    }
+    assert_null(option_find(""));
+    assert_null(option_find("shardsx"));
+    assert_null(option_find("shard"));
+}
+
+static void test_every_option_is_documented(void **state)
+{
+    char *help = printed(config_help), *man = printed(config_man);
+    char *completion = printed(config_completion), want[64];
+
+    (void)state;
+    for (unsigned i = 0; i < option_count; i++) {
+        snprintf(want, sizeof want, "  --%s", option_table[i].name);
+        assert_non_null(strstr(help, want));
+        snprintf(want, sizeof want, ".It Fl -%s", option_table[i].name);
+        assert_non_null(strstr(man, want));
+        snprintf(want, sizeof want, "--%s ", option_table[i].name);
+        assert_non_null(strstr(completion, want));
+    }
+    for (const char *line = help; *line != '\0'; line += strcspn(line, "\n") + 1)
+        assert_true(strcspn(line, "\n") <= 100);
+    free(help);
+    free(man);
+    free(completion);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_value),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_default_burst_follows_from_the_rate),
+        cmocka_unit_test(test_booleans),
+        cmocka_unit_test(test_whitelist_is_bounded),
+        cmocka_unit_test(test_text_files),
+        cmocka_unit_test(test_json_files),
+        cmocka_unit_test(test_nul_bytes_are_refused),
+        cmocka_unit_test(test_long_lines_are_refused),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_flags),
+        cmocka_unit_test(test_file_is_found),
+        cmocka_unit_test(test_later_sources_win),
+        cmocka_unit_test(test_dev_fills_what_nobody_set),
+        cmocka_unit_test(test_options_that_contradict),
+        cmocka_unit_test(test_dump_reads_back),
+        cmocka_unit_test(test_dump_tells_origins_and_no_secret),
+        cmocka_unit_test(test_what_needs_a_restart),
+        cmocka_unit_test(test_what_is_reloadable),
+        cmocka_unit_test(test_names_are_told_apart),
+        cmocka_unit_test(test_every_option_is_documented),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

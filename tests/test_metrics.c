@@ -1,0 +1,348 @@
+/* metrics - the text that Prometheus reads: complete from the start, exact, and clean for
+ * promtool. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+#include "wss/metrics.h"
+
+enum { LANES = 2, NODES = 1000, LINES_MAX = 1000 };
+
+static void *memory;
+static struct config config;
+static struct rules rules;
+static struct admin admin;
+
+static int set_up(void **state)
+{
+    (void)state;
+    static const uint8_t seed[64] = {1, 2, 3};
+    memset(&admin, 0, sizeof admin);
+    config.max_nodes = NODES;
+    size_t size = (server_size(&config, LANES) + 63) / 64 * 64;
+    memory = aligned_alloc(64, size);
+    assert_non_null(memory);
+    memset(memory, 0, size);
+    admin.server = server_init(memory, &config, LANES, &rules, seed);
+    admin.version = "1.2.3";
+    admin.revision = "abcdef";
+    admin.compiler = "gcc 12.2.0";
+    admin.io = "mmsg";
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    free(memory);
+    return 0;
+}
+
+static struct lane_stats *stats(unsigned lane)
+{
+    return &admin.server->lane[lane]->stats;
+}
+
+/* The page, cut into lines. */
+struct page {
+    char *text;
+    unsigned count;
+    const char *line[LINES_MAX];
+};
+
+static char *page_text(void)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    assert_non_null(out);
+    metrics_write(out, &admin);
+    assert_int_equal(fclose(out), 0);
+    assert_int_equal(text[len - 1], '\n');
+    return text;
+}
+
+static struct page page_read(void)
+{
+    struct page p = {.text = page_text()};
+    char *rest = p.text;
+    for (char *line; (line = strtok_r(rest, "\n", &rest));) {
+        assert_true(p.count < LINES_MAX);
+        p.line[p.count++] = line;
+    }
+    return p;
+}
+
+static unsigned count_lines(const struct page *p, const char *line)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < p->count; i++)
+        n += strcmp(p->line[i], line) == 0;
+    return n;
+}
+
+static void expect_lines(const char *const *lines, size_t count)
+{
+    struct page p = page_read();
+    for (size_t i = 0; i < count; i++)
+        if (count_lines(&p, lines[i]) != 1)
+            fail_msg("not there once: %s", lines[i]);
+    free(p.text);
+}
+#define EXPECT(...)                                                                                \
+    expect_lines((const char *const[]){__VA_ARGS__},                                               \
+                 sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+/* The value behind "name " or "name{...} "; fails when there is not one such line. */
+static double value_of(const char *series)
+{
+    struct page p = page_read();
+    size_t len = strlen(series);
+    double value = 0;
+    unsigned found = 0;
+    for (unsigned i = 0; i < p.count; i++) {
+        if (strncmp(p.line[i], series, len) == 0 && p.line[i][len] == ' ') {
+            value = strtod(p.line[i] + len, NULL);
+            found++;
+        }
+    }
+    free(p.text);
+    assert_int_equal(found, 1);
+    return value;
+}
+
+static void test_every_verdict_is_one_series_from_the_start(void **state)
+{
+    (void)state;
+    struct page p = page_read();
+    unsigned series = 0;
+    for (unsigned i = 0; i < p.count; i++)
+        series += strncmp(p.line[i], "beacon_verdicts_total{", 22) == 0;
+    assert_int_equal(series, VERDICT_COUNT);
+    for (unsigned i = 0; i < VERDICT_COUNT; i++) {
+        const struct verdict_row *row = &verdict_rows[i];
+        char line[256];
+        snprintf(line, sizeof line,
+                 "beacon_verdicts_total{outcome=\"%s\",type=\"%s\",reason=\"%s\"} 0", row->outcome,
+                 row->type, row->reason);
+        assert_int_equal(count_lines(&p, line), 1);
+    }
+    free(p.text);
+}
+
+static void test_fresh_page_has_every_series(void **state)
+{
+    (void)state;
+    EXPECT("beacon_build_info{version=\"1.2.3\",revision=\"abcdef\",compiler=\"gcc "
+           "12.2.0\",io=\"mmsg\"} 1",
+           "beacon_ready 0", "beacon_draining 0", "beacon_config_last_reload_successful 0",
+           "beacon_config_last_reload_success_timestamp_seconds 0",
+           "beacon_private_addresses_allowed 0", "beacon_shards 2",
+           "beacon_nodes{transport=\"udp4\"} 0", "beacon_nodes{transport=\"udp6\"} 0",
+           "beacon_receive_buffer_bytes 0", "beacon_log_suppressed_lines_total 0",
+           "beacon_received_packets_total 0", "beacon_received_bytes_total 0",
+           "beacon_sent_packets_total 0", "beacon_sent_bytes_total 0", "beacon_send_errors_total 0",
+           "beacon_receive_errors_total 0", "beacon_kernel_dropped_packets_total{shard=\"0\"} 0",
+           "beacon_kernel_dropped_packets_total{shard=\"1\"} 0",
+           "beacon_io_batches_total{shard=\"0\"} 0", "beacon_io_arrivals_total{shard=\"1\"} 0",
+           "beacon_io_send_messages_total{shard=\"1\"} 0", "beacon_io_rearms_total{shard=\"1\"} 0",
+           "beacon_shard_ticks_total{shard=\"1\"} 0", "beacon_mail_passed_total 0",
+           "beacon_mail_taken_total 0", "beacon_notify_sent_total 0",
+           "beacon_notify_skipped_total 0", "beacon_nodes_expired_total 0",
+           "beacon_nodes_evicted_total 0", "beacon_io_batch_packets_bucket{le=\"1\"} 0",
+           "beacon_io_batch_packets_bucket{le=\"+Inf\"} 0", "beacon_io_batch_packets_sum 0",
+           "beacon_io_batch_packets_count 0", "beacon_io_batch_duration_seconds_sum 0",
+           "beacon_http_connections 0", "beacon_http_connections_accepted_total 0",
+           "beacon_http_connections_refused_total 0", "beacon_http_requests_total 0",
+           "beacon_http_bad_requests_total 0", "beacon_http_timeouts_total 0");
+    assert_true(value_of("beacon_nodes_capacity") >= NODES);
+}
+
+static void test_lanes_are_summed(void **state)
+{
+    (void)state;
+    count_set(&stats(0)->verdict[VERDICT_RELAY_FORWARDED], 40);
+    count_set(&stats(1)->verdict[VERDICT_RELAY_FORWARDED], 2);
+    count_set(&stats(1)->verdict[VERDICT_RELAY_NO_ROUTE], 7);
+    count_set(&stats(0)->received, UINT64_C(18000000000000000000));
+    count_set(&stats(1)->received, 5);
+    count_set(&stats(0)->nodes_v4, 3);
+    count_set(&stats(1)->nodes_v4, 4);
+    count_set(&stats(1)->nodes_v6, 9);
+    count_set(&stats(1)->expired, 6);
+    EXPECT("beacon_verdicts_total{outcome=\"forwarded\",type=\"relay\",reason=\"\"} 42",
+           "beacon_verdicts_total{outcome=\"dropped\",type=\"relay\",reason=\"no_route\"} 7",
+           "beacon_received_packets_total 18000000000000000005",
+           "beacon_nodes{transport=\"udp4\"} 7", "beacon_nodes{transport=\"udp6\"} 9",
+           "beacon_nodes_expired_total 6");
+}
+
+static void test_shards_can_be_told_apart(void **state)
+{
+    (void)state;
+    count_set(&stats(0)->kernel_drops, 11);
+    count_set(&stats(1)->kernel_drops, 22);
+    count_set(&stats(0)->ticks, 33);
+    count_set(&stats(1)->batches, 44);
+    EXPECT("beacon_kernel_dropped_packets_total{shard=\"0\"} 11",
+           "beacon_kernel_dropped_packets_total{shard=\"1\"} 22",
+           "beacon_shard_ticks_total{shard=\"0\"} 33", "beacon_shard_ticks_total{shard=\"1\"} 0",
+           "beacon_io_batches_total{shard=\"0\"} 0", "beacon_io_batches_total{shard=\"1\"} 44");
+}
+
+static void test_histograms_are_cumulative_and_in_base_units(void **state)
+{
+    (void)state;
+    histogram_add(&stats(0)->batch_packets, batch_bounds, 1);
+    histogram_add(&stats(0)->batch_packets, batch_bounds, 2);
+    histogram_add(&stats(1)->batch_packets, batch_bounds, 2);
+    histogram_add(&stats(1)->batch_packets, batch_bounds, 5000);
+    histogram_add(&stats(0)->batch_seconds, seconds_bounds, 1000);
+    histogram_add(&stats(1)->batch_seconds, seconds_bounds, 2500);
+    histogram_add(&stats(1)->batch_seconds, seconds_bounds, 2000000000);
+    EXPECT("beacon_io_batch_packets_bucket{le=\"1\"} 1",
+           "beacon_io_batch_packets_bucket{le=\"2\"} 3",
+           "beacon_io_batch_packets_bucket{le=\"2048\"} 3",
+           "beacon_io_batch_packets_bucket{le=\"+Inf\"} 4", "beacon_io_batch_packets_sum 5005",
+           "beacon_io_batch_packets_count 4",
+           "beacon_io_batch_duration_seconds_bucket{le=\"1e-06\"} 1",
+           "beacon_io_batch_duration_seconds_bucket{le=\"3e-06\"} 2",
+           "beacon_io_batch_duration_seconds_bucket{le=\"0.3\"} 2",
+           "beacon_io_batch_duration_seconds_bucket{le=\"+Inf\"} 3",
+           "beacon_io_batch_duration_seconds_sum 2.0000035",
+           "beacon_io_batch_duration_seconds_count 3");
+}
+
+static void test_state_of_the_beacon(void **state)
+{
+    (void)state;
+    admin.private_allowed = true;
+    admin.receive_buffer = 8388608;
+    admin.started_unix_s = 1700000000;
+    atomic_store(&admin.draining, true);
+    atomic_store(&admin.reload_ok, true);
+    atomic_store(&admin.reload_unix_s, 1700000001);
+    atomic_store(&admin.log_suppressed, 12);
+    EXPECT("beacon_private_addresses_allowed 1", "beacon_receive_buffer_bytes 8388608",
+           "beacon_draining 1", "beacon_config_last_reload_successful 1",
+           "beacon_config_last_reload_success_timestamp_seconds 1700000001",
+           "beacon_log_suppressed_lines_total 12", "process_start_time_seconds 1700000000");
+}
+
+static void no_handler(void *arg, const struct http_request *q, struct edge_response *response)
+{
+    (void)arg, (void)q, (void)response;
+}
+
+static void test_edge_counters_are_shown(void **state)
+{
+    (void)state;
+    struct edge *e;
+    struct edge_listener listener = {.name = "test", .handler = no_handler};
+    const char *failed;
+    assert_true(endpoint_parse("127.0.0.1:0", &listener.at));
+    assert_int_equal(edge_open(&e, &listener, 1, &failed), 0);
+    /* The object is not const, only this view of it. */
+    struct edge_stats *s = (struct edge_stats *)(uintptr_t)edge_stats(e);
+    count_set(&s->accepted, 1);
+    count_set(&s->refused, 2);
+    count_set(&s->requests, 3);
+    count_set(&s->bad_requests, 4);
+    count_set(&s->timeouts, 5);
+    count_set(&s->connections, 6);
+    admin.edge = e;
+    EXPECT("beacon_http_connections_accepted_total 1", "beacon_http_connections_refused_total 2",
+           "beacon_http_requests_total 3", "beacon_http_bad_requests_total 4",
+           "beacon_http_timeouts_total 5", "beacon_http_connections 6");
+    edge_close(e);
+}
+
+static long count_descriptors(void)
+{
+    long count = 0;
+    for (int fd = 0; fd < 4096; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+static void test_process_figures_are_measured(void **state)
+{
+    (void)state;
+    assert_true(value_of("process_resident_memory_bytes") > 500000);
+    assert_true(value_of("process_max_fds") >= 64);
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal((long)value_of("process_open_fds"), count_descriptors());
+    close(fd);
+    assert_int_equal((long)value_of("process_open_fds"), count_descriptors());
+    double cpu = value_of("process_cpu_seconds_total");
+    for (volatile unsigned i = 0; i < 20000000; i++)
+        continue;
+    assert_true(value_of("process_cpu_seconds_total") > cpu);
+}
+
+/* Each series stands under its own HELP and TYPE, once. */
+static void test_series_have_heads_and_are_unique(void **state)
+{
+    (void)state;
+    struct page p = page_read();
+    char name[128] = "";
+    for (unsigned i = 0; i < p.count; i++) {
+        const char *line = p.line[i];
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            assert_int_equal(sscanf(line, "# HELP %127s", name), 1);
+            assert_true(strlen(line) > 7 + strlen(name) + 3);
+            char type[256];
+            snprintf(type, sizeof type, "# TYPE %s ", name);
+            assert_memory_equal(p.line[++i], type, strlen(type));
+            continue;
+        }
+        assert_memory_equal(line, name, strlen(name));
+        size_t series_len = (size_t)(strrchr(line, ' ') - line) + 1;
+        for (unsigned j = 0; j < i; j++)
+            assert_int_not_equal(strncmp(p.line[j], line, series_len), 0);
+    }
+    free(p.text);
+}
+
+static void test_promtool_finds_nothing(void **state)
+{
+    (void)state;
+    if (system("command -v promtool >/dev/null 2>&1") != 0)
+        skip();
+    char *text = page_text();
+    FILE *tool = popen("promtool check metrics 2>&1", "w");
+    assert_non_null(tool);
+    fputs(text, tool);
+    int status = pclose(tool);
+    free(text);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_every_verdict_is_one_series_from_the_start),
+        TEST(test_fresh_page_has_every_series),
+        TEST(test_lanes_are_summed),
+        TEST(test_shards_can_be_told_apart),
+        TEST(test_histograms_are_cumulative_and_in_base_units),
+        TEST(test_state_of_the_beacon),
+        TEST(test_edge_counters_are_shown),
+        TEST(test_process_figures_are_measured),
+        TEST(test_series_have_heads_and_are_unique),
+        TEST(test_promtool_finds_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
