@@ -31,7 +31,7 @@ LIBS     = $(eval LIBS := $$(shell pkg-config --libs $(PACKAGES)) -pthread)$(LIB
 MAINS    := cmd/beacon.c
 CORE     := $(filter-out $(MAINS),$(wildcard proto/*.c server/*.c shard/*.c wss/*.c cmd/*.c))
 TESTS    := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/test_*.c))
-FUZZERS  := $(patsubst tests/%.c,$B/fuzz/%,$(wildcard tests/fuzz_*.c))
+FUZZERS  := $(patsubst tests/%.c,$B/%,$(wildcard tests/fuzz_*.c))
 BENCHES  := $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/bench_*.c))
 BENCHLIB := $(filter-out $(wildcard bench/bench_*.c),$(wildcard bench/*.c))
 PROGRAMS := $(patsubst cmd/%.c,$B/%,$(MAINS))
@@ -63,6 +63,8 @@ $B/%.o: %.c
 $B/cmd/version.o: FLAGS += -DBEACON_VERSION='"$(VERSION)"' -DBEACON_REVISION='"$(REVISION)"'
 
 $B/core.a: $(CORE:%.c=$B/%.o)
+$B/pure.a: $(patsubst %.c,$B/%.o,$(wildcard proto/*.c server/*.c))
+$B/core.a $B/pure.a:
 	@rm -f $@
 	$Qar rcs $@ $^
 
@@ -105,13 +107,14 @@ asan:
 tsan:
 	$(MAKE) quick B=build/tsan SAN=thread
 
+# The pure folders, instrumented once in a tree of their own; each fuzzer links to it.
 FUZZ_SECONDS ?= 20
-$B/fuzz/%: tests/%.c $(CORE)
-	@mkdir -p $(@D)
+$B/fuzz_%: tests/fuzz_%.c $B/pure.a
 	@echo "FUZZ $@"
-	$Qclang $(filter-out -MMD -MP -fPIE,$(FLAGS)) -O1 -g -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all -o $@ $< $(CORE) $(LIBS)
-fuzzers: $(FUZZERS)
+	$Q$(CC) $(FLAGS) $(CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $B/pure.a $(LIBS)
+fuzzers-here: $(FUZZERS)
+fuzzers:
+	$(MAKE) fuzzers-here B=$B/fuzz CC=clang SAN=address,undefined,fuzzer-no-link CFLAGS='-O1 -g'
 fuzz: fuzzers
 	B=$B FUZZ_SECONDS=$(FUZZ_SECONDS) sh tests/fuzz.sh
 
@@ -133,7 +136,7 @@ bench: all benches
 clean:
 	rm -rf $B
 
-.PHONY: all run check deps deps-test install tests units scenarios quick asan tsan fuzzers fuzz tidy \
+.PHONY: all run check deps deps-test install tests units scenarios quick asan tsan fuzzers fuzzers-here fuzz tidy \
         format benches bench clean
 .SECONDARY:
 -include $(patsubst %.c,$B/%.d,$(CORE) $(MAINS)) $(TESTS:%=%.d)

@@ -1,6 +1,7 @@
 /* beacon - the server: reads its configuration, opens everything, then waits for signals. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -28,11 +29,13 @@
 extern char **environ;
 
 enum {
+    EXIT_USAGE = 2,
     FILE_MAX_BYTES = 1 << 20,
     HUGE_PAGE = 2 << 20,
     NOFILE_BASE = 32,     /* standard streams, epoll, probes, notify, spare */
     NOFILE_PER_SHARD = 4, /* two sockets, ring, wake */
     SETTLE_MS = 5000,     /* a shard takes new rules within a second */
+    READY_MS = 1000,      /* the first probe is answered long before */
 };
 
 struct beacon {
@@ -99,14 +102,15 @@ static bool config_load_file(struct config *c, const char *path, struct config_e
 static int config_load(struct config *c, int argc, char **argv, struct config_error *error)
 {
     config_init(c);
+    error->usage = false;
     const char *path = config_find_file(argc, argv, environ);
     if (path && *path && !config_load_file(c, path, error))
         return EX_CONFIG;
     if (!config_read_environment(c, environ, environment_unknown, error))
         return EX_CONFIG;
-    if (!config_read_flags(c, argc, argv, error) || !config_finish(c, error))
-        return EX_CONFIG;
-    return 0;
+    if (!config_read_flags(c, argc, argv, error))
+        return error->usage ? EXIT_USAGE : EX_CONFIG;
+    return config_finish(c, error) ? 0 : EX_CONFIG;
 }
 
 static int print_help(void)
@@ -272,6 +276,18 @@ static int edge_listen(struct beacon *b)
     return 0;
 }
 
+/* Whether this host has a way to `to`: asks for a route, sends nothing. */
+static bool reachable(const struct endpoint *to)
+{
+    struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_port = htons(to->port)};
+    memcpy(&name.sin6_addr, to->ip, sizeof name.sin6_addr);
+    int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool yes = fd >= 0 && connect(fd, (const struct sockaddr *)&name, sizeof name) == 0;
+    if (fd >= 0)
+        close(fd);
+    return yes;
+}
+
 /* Where a probe of our own reaches the UDP port in each family. */
 static void probes_set(struct beacon *b)
 {
@@ -283,10 +299,9 @@ static void probes_set(struct beacon *b)
         b->admin.probe4 = endpoint_of(loop4, 4, bound.port);
     else if (endpoint_is_v4(&bound))
         b->admin.probe4 = bound;
-    if (any6 && b->report.dual_stack && access("/proc/sys/net/ipv6/conf/lo", F_OK) == 0) {
+    if (any6 && b->report.dual_stack) {
         struct endpoint probe = endpoint_of(loop6, 16, bound.port);
-        int64_t answered = stun_probe(&probe, 0);
-        if (answered != -EADDRNOTAVAIL && answered != -ENETUNREACH && answered != -EAFNOSUPPORT)
+        if (reachable(&probe))
             b->admin.probe6 = probe; /* else IPv6 is switched off on this host */
     } else if (!endpoint_is_v4(&bound) && !any6) {
         b->admin.probe6 = bound;
@@ -298,8 +313,9 @@ static int threads_start(struct beacon *b)
     const char *failed;
     int err = shards_start(b->shards, &b->report, &failed);
     if (err < 0) {
-        log_line(LOG_ERROR, "udp", "cannot start the I/O port", "io=%s error=%s", failed,
-                 log_quote(strerror(-err)));
+        log_line(LOG_ERROR, "udp", "cannot start the I/O port", "io=%s error=%s hint=%s", failed,
+                 log_quote(strerror(-err)),
+                 log_quote("--io auto or --io mmsg works without io_uring"));
         return err;
     }
     if (b->report.uring_error)
@@ -314,6 +330,9 @@ static int threads_start(struct beacon *b)
         err = edge_start(b->edge);
     if (err < 0)
         log_line(LOG_ERROR, "http", "cannot start", "error=%s", log_quote(strerror(-err)));
+    /* "ready" is said when it is true. Should the probe fail, /readyz tells why. */
+    for (int ms = 0; err == 0 && ms < READY_MS && !admin_is_ready(&b->admin); ms++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     return err;
 }
 
@@ -466,10 +485,11 @@ static void drain(struct beacon *b, const sigset_t *set)
     notify_send("STOPPING=1");
     uint32_t seconds = b->config->has_health ? b->config->drain_time_s : 0;
     log_line(LOG_INFO, "beacon", "draining", "seconds=%" PRIu32, seconds);
-    for (uint64_t end_ns = clock_ns() + seconds * 1000000000ull; clock_ns() < end_ns;) {
-        int signal = signal_wait(set, end_ns - clock_ns());
+    for (uint32_t left = seconds; left > 0; left--) {
+        int signal = signal_wait(set, 1000000000);
         if (signal == SIGTERM || signal == SIGINT)
             return;
+        notify_send("WATCHDOG=1");
     }
 }
 

@@ -164,6 +164,7 @@ static bool read_flag(struct config *c, int argc, char *const *argv, int *at,
     struct flag f;
     const struct option *o;
 
+    error->usage = true;
     if (!split_flag(argv[*at], &f))
         return fail_argument(argv[*at], *at > 1 ? argv[*at - 1] : NULL, error);
     o = option_find(f.name);
@@ -178,6 +179,7 @@ static bool read_flag(struct config *c, int argc, char *const *argv, int *at,
             return config_fail(error, "%s: needs a value (%s=VALUE)", f.origin, f.origin);
         f.value = argv[++*at];
     }
+    error->usage = false;
     return config_set(c, o->name, f.value, f.origin, error);
 }
 

@@ -120,6 +120,7 @@ extern const unsigned option_count;
 
 struct config_error {
     char text[CONFIG_ERROR_MAX]; /* "beacon.conf:12: relay-rate = fast: not a number", complete */
+    bool usage; /* the command line itself is wrong: no such flag, no value, a stray argument */
 };
 
 /* All defaults. */
@@ -143,7 +144,7 @@ bool config_read_environment(struct config *c, char *const *environment,
 
 /* Flags: -name value, --name value, --name=value, booleans without a value too. Stops at the first
  * error. Commands (--help, --version, --check-config, --dump-config, --print-...) are taken by the
- * caller before, see config_commands in cmd/beacon.c. */
+ * caller before, see main in cmd/beacon.c. */
 bool config_read_flags(struct config *c, int argc, char *const *argv, struct config_error *error);
 
 /* The file to read, before anything else is: the last --config of the flags, else $BEACON_CONFIG,

@@ -11,7 +11,7 @@
 #define RATE(field)                                                                                \
     .section = "limits", .type = OPTION_RATE, .metavar = "rate", .max = RATE_MAX, RULE(field)
 #define QUOTA(field)                                                                               \
-    .section = "limits", .type = OPTION_INT, .metavar = "count", .min = 1, .max = NODES_MAX,       \
+    .section = "limits", .type = OPTION_INT, .metavar = "count", .min = 0, .max = NODES_MAX,       \
     RULE(field)
 
 #define SECRET_HINT "; set it in the environment or the file, since anyone can see arguments"
@@ -92,13 +92,13 @@ const struct option option_table[] = {
     {"notify-rate", RATE(notify_rate), .fallback = "1/1",
      .help = "Notifications a second to each node"},
     {"nodes-per-ipv4", QUOTA(nodes_per_ipv4), .fallback = "1024",
-     .help = "Nodes at one IPv4 address"},
+     .help = "Nodes at one IPv4 address; 0 is no limit"},
     {"nodes-per-ipv4-24", QUOTA(nodes_per_ipv4_24), .fallback = "4096",
-     .help = "Nodes in one IPv4 /24"},
+     .help = "Nodes in one IPv4 /24; 0 is no limit"},
     {"nodes-per-ipv6-64", QUOTA(nodes_per_ipv6_64), .fallback = "64",
-     .help = "Nodes in one IPv6 /64"},
+     .help = "Nodes in one IPv6 /64; 0 is no limit"},
     {"nodes-per-ipv6-48", QUOTA(nodes_per_ipv6_48), .fallback = "512",
-     .help = "Nodes in one IPv6 /48"},
+     .help = "Nodes in one IPv6 /48; 0 is no limit"},
     {"nursery-percent", "limits", OPTION_INT, RULE(nursery_percent), .metavar = "percent",
      .fallback = "70", .min = 0, .max = 100,
      .help = "When the table is fuller than this a new node must come twice; 0 is never"},

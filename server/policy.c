@@ -4,8 +4,8 @@ bool source_is_bad(const struct server *s, const struct datagram *d)
 {
     if (d->from.port == 0 || ip_scope(d->from.ip) == SCOPE_NEVER)
         return true;
-    return d->from.port == s->port && d->local != 0 &&
-           memcmp(d->from.ip, s->service.ip[d->local], 16) == 0;
+    return d->from.port == s->bound.port &&
+           (endpoint_same_ip(&d->from, &s->bound) || service_has(&s->service, d->from.ip));
 }
 
 bool source_may_register(const struct lane *l, const struct datagram *d)

@@ -8,7 +8,7 @@
 #include "server/server.h"
 
 enum {
-    EXPIRE_PERIOD_S = 30,  /* the whole table is looked at so often */
+    EXPIRE_PERIOD_S = 30,  /* the whole table is looked at so often, or in a quarter of node-ttl */
     RELAY_CELLS = 1 << 14, /* sources per limiter row; 16 bytes each */
     RELAY_IP_CELLS = 1 << 13,
     REPLY_CELLS = 1 << 16, /* four or five prefixes a source */
@@ -105,7 +105,7 @@ struct server *server_init(void *memory, const struct config *c, unsigned lanes,
     memcpy(&s->limit_key, seed + 16, sizeof s->limit_key);
     memcpy(&route_key, seed + 32, sizeof route_key);
     s->lane_count = lanes;
-    s->port = c->addr.port;
+    s->bound = c->addr;
     atomic_flag_clear(&s->service.claim);
     for (unsigned i = 0; i < lanes; i++)
         s->lane[i] = lane_init(&at, s, i, lane_nodes(c->max_nodes, lanes), route_key);
@@ -150,6 +150,11 @@ static uint8_t service_find(const struct service *s, const uint8_t ip[static 16]
         if (memcmp(s->ip[i], ip, 16) == 0)
             return (uint8_t)i;
     return 0;
+}
+
+bool service_has(const struct service *s, const uint8_t ip[static 16])
+{
+    return service_find(s, ip, atomic_load_explicit(&s->count, memory_order_acquire)) != 0;
 }
 
 uint8_t service_index(struct service *s, const uint8_t ip[static 16])
@@ -346,10 +351,12 @@ void server_tick(struct lane *l, const struct moment *now)
 {
     if (l->expired_at_ns == 0)
         l->expired_at_ns = now->ns;
-    uint32_t rows = route_rows_due(l->routes, now->ns - l->expired_at_ns, EXPIRE_PERIOD_S);
+    uint32_t ttl_s = l->rules->node_ttl_s;
+    uint32_t period_s = ttl_s / 4 < EXPIRE_PERIOD_S ? ttl_s / 4 + 1 : EXPIRE_PERIOD_S;
+    uint32_t rows = route_rows_due(l->routes, now->ns - l->expired_at_ns, period_s);
     if (rows > 0) {
         l->expired_at_ns = now->ns;
-        uint32_t gone = route_expire(l->routes, moment_s(now), l->rules->node_ttl_s, rows);
+        uint32_t gone = route_expire(l->routes, moment_s(now), ttl_s, rows);
         count_add(&l->stats.expired, gone);
     }
     uint32_t v4 = route_count_v4(l->routes);

@@ -110,7 +110,7 @@ struct server {
     struct siphash_key limit_key;
     struct service service;
     _Atomic(const struct rules *) rules;
-    uint16_t port; /* our UDP port: nodes may not claim it at our own address */
+    struct endpoint bound; /* our UDP address: nobody else can send from there */
 };
 
 /* Bytes that server_init takes for this config (shards already resolved to a number). */
@@ -123,6 +123,9 @@ struct server *server_init(void *memory, const struct config *c, unsigned lanes,
 /* Main thread. Publishes new rules; the old ones may be freed once server_rules_settled. */
 void server_set_rules(struct server *s, const struct rules *rules);
 bool server_rules_settled(const struct server *s);
+
+/* Any thread. Whether `ip` is in the table. */
+bool service_has(const struct service *s, const uint8_t ip[static 16]);
 
 /* Any thread. Index of one of our own addresses, 0 when the table is full or busy. */
 uint8_t service_index(struct service *s, const uint8_t ip[static 16]);

@@ -81,6 +81,12 @@ struct io_port {
 
 extern const struct io_port io_uring_port, io_mmsg_port;
 
+/* Shared by the ports: memory for IO_BUFFERS of `size` bytes each, IO_BUFFERS_STRIDE(size) apart.
+ * The stride is no multiple of a cache's way: the heads of all buffers would else share a few sets.
+ * Huge pages where the host gives them. NULL: no memory. Freed with free. */
+#define IO_BUFFERS_STRIDE(size) ((((size_t)(size) + 63) & ~(size_t)63) + 5 * 64)
+uint8_t *io_buffers_new(size_t size);
+
 /* Shared by the ports: what recvmsg gave -> arrival. `name` is a sockaddr_in or sockaddr_in6. */
 void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control);
 

@@ -30,7 +30,7 @@ static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct l
     if (!io)
         return err;
     *io = (struct io){.sockets = *sockets, .stats = stats, .segment_max = segment_max};
-    io->buffers = malloc((size_t)IO_BUFFERS * IO_PAYLOAD_MAX);
+    io->buffers = io_buffers_new(IO_PAYLOAD_MAX);
     if (!io->buffers)
         goto free_io;
     io->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -39,7 +39,8 @@ static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct l
         goto free_buffers;
     }
     for (unsigned i = 0; i < IO_BUFFERS; i++) {
-        io->piece[i] = (struct iovec){io->buffers + (size_t)i * IO_PAYLOAD_MAX, IO_PAYLOAD_MAX};
+        io->piece[i] =
+            (struct iovec){io->buffers + i * IO_BUFFERS_STRIDE(IO_PAYLOAD_MAX), IO_PAYLOAD_MAX};
         io->header[i].msg_hdr = (struct msghdr){.msg_name = &io->name[i],
                                                 .msg_iov = &io->piece[i],
                                                 .msg_iovlen = 1,

@@ -250,7 +250,7 @@ int shards_open(struct shards **ret, struct server *server, const struct config 
     s->io = c->io;
     sem_init(&s->opened, 0, 0);
     sem_init(&s->go, 0, 0);
-    server->port = s->sockets.bound.port;
+    server->bound = s->sockets.bound;
     for (unsigned i = 0; i < count; i++) {
         s->shard[i].all = s;
         s->shard[i].lane = server->lane[i];

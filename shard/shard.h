@@ -22,7 +22,7 @@ struct shards_report {
 };
 
 /* Opens the sockets and attaches steering. `failed` names the step on error ("bind", ...).
- * 0 or -errno. Writes the port the kernel gave to server->port. */
+ * 0 or -errno. Writes the address that the kernel gave to server->bound. */
 int shards_open(struct shards **ret, struct server *server, const struct config *c,
                 struct shards_report *report, const char **failed);
 /* Starts the threads, each with its I/O port; `auto` falls back to mmsg as a whole. 0 or -errno. */

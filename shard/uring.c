@@ -20,9 +20,9 @@ enum {
     RING_SQES = IO_SEND_MAX + 8,
     RING_CQES = 1024, /* receives, failed sends of two flushes, wakes */
     BUFFER_GROUP = 1,
-    BUFFER_HEAD =
-        sizeof(struct io_uring_recvmsg_out) + sizeof(struct sockaddr_in6) + IO_CONTROL_MAX,
-    BUFFER_SIZE = (BUFFER_HEAD + IO_PAYLOAD_MAX + 63) & ~63,
+    NAME_ROOM = 32, /* a sockaddr_in6 and padding: the control messages behind it stay aligned */
+    BUFFER_HEAD = sizeof(struct io_uring_recvmsg_out) + NAME_ROOM + IO_CONTROL_MAX,
+    BUFFER_SIZE = BUFFER_HEAD + IO_PAYLOAD_MAX,
     ERROR_PAUSE_MS = 10, /* a socket that fails again and again must not spin */
 };
 enum { FIXED_NARROW, FIXED_WIDE, FIXED_WAKE, FIXED_COUNT }; /* registered descriptors */
@@ -49,7 +49,7 @@ struct io {
 
 static uint8_t *buffer_at(struct io *io, unsigned id)
 {
-    return io->buffers + (size_t)id * BUFFER_SIZE;
+    return io->buffers + id * IO_BUFFERS_STRIDE(BUFFER_SIZE);
 }
 
 static void buffers_give(struct io *io, const uint16_t *ids, unsigned count)
@@ -66,7 +66,8 @@ static int buffers_open(struct io *io)
     if (posix_memalign((void **)&io->provided, 4096, ring_size) != 0)
         return -ENOMEM;
     memset(io->provided, 0, ring_size);
-    if (posix_memalign((void **)&io->buffers, 4096, (size_t)IO_BUFFERS * BUFFER_SIZE) != 0)
+    io->buffers = io_buffers_new(BUFFER_SIZE);
+    if (!io->buffers)
         return -ENOMEM;
     struct io_uring_buf_reg reg = {
         .ring_addr = (uintptr_t)io->provided, .ring_entries = IO_BUFFERS, .bgid = BUFFER_GROUP};
@@ -111,7 +112,7 @@ static int uring_open(struct io **ret, const struct io_sockets *sockets, struct 
         .stats = stats,
         .segment_max = segment_max,
         .wake = -1,
-        .template = {.msg_namelen = sizeof(struct sockaddr_in6), .msg_controllen = IO_CONTROL_MAX},
+        .template = {.msg_namelen = NAME_ROOM, .msg_controllen = IO_CONTROL_MAX},
     };
     int err = ring_open(&io->ring);
     if (err < 0) {
