@@ -62,6 +62,31 @@ def order_of_mixed_batches(case):
         b.counts("relay", "no_route", 3 * rounds)
 
 
+@scenario(shards=(4,))
+def order_of_racing_batches(case):
+    """Segmented sends back to back, each beginning with another destination: however a beacon spreads
+    them over its shards, what goes to one destination must not be overtaken."""
+    with case.beacon(*FREE) as b:
+        a = Node(b).register(A)
+        nodes = {n: Node(b).register(n) for n in (21, 22, 23, 24, 25)}
+        ids, per_batch, batches = list(nodes), 30, 40 if SLOW else 200
+        a.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 109)
+        for node in nodes.values():
+            node.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        got, count = {n: [] for n in nodes}, 0
+        for number in range(batches):
+            batch = b""
+            for step in range(per_batch):
+                batch += relay(A, ids[(number + step) % len(ids)], struct.pack(">I", count) + bytes(96))
+                count += 1
+            a.send(batch)
+            if number % 20 == 19:  # a buffer's worth; the batches in between race
+                for node_id, node in nodes.items():
+                    got[node_id] += node.drain(0.02)
+        for node_id, node in nodes.items():
+            in_order(numbers(got[node_id] + node.drain(0.1), A), count // len(ids), "to %d" % node_id)
+
+
 @scenario(shards=(1, 4))
 def unequal_sizes_keep_their_bytes(case):
     """Grouping for the kernel must not change what arrives: each size, each byte."""

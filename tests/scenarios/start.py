@@ -34,18 +34,21 @@ def refuses(code, words, *flags, text=None, suffix=".conf", env=None, preexec=No
 def bad_flags(case):
     for flags, words in (
             (("--adr", ":1"), ("adr", "addr")),
+            (("--shards", "-1"), ("shards",)),
+            (("--health",), ("health",)),
+            (("surplus",), ("surplus",))):
+        refuses(USAGE, words, *flags)
+    for flags, words in (
             (("--relay-rate", "fast"), ("relay-rate", "fast")),
             (("--relay-rate=",), ("relay-rate",)),
             (("--shards", "65"), ("shards", "65")),
-            (("--shards", "-1"), ("shards", "-1")),
+            (("--shards=-1",), ("shards", "-1")),
             (("--node-ttl", "9s"), ("node-ttl", "9s")),
             (("--io", "epoll"), ("io", "epoll")),
             (("--addr", "nohost"), ("addr", "nohost")),
             (("--addr", "127.0.0.1:65536"), ("addr", "65536")),
-            (("--health",), ("health",)),
-            (("surplus",), ("surplus",)),
             (("--require-punch-token=maybe",), ("require-punch-token", "maybe"))):
-        refuses(USAGE, words, *flags)
+        refuses(CONFIG, words, *flags)
 
 
 @scenario(io=("mmsg",))
