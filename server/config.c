@@ -218,12 +218,13 @@ static bool is_set(const struct config *c, const char *name)
     return c->origin[option_index(option_find(name))][0] != '\0';
 }
 
-static void dev_default(struct config *c, const char *name, const char *value)
+/* A default that another option brings with it. */
+static void default_from(struct config *c, const char *origin, const char *name, const char *value)
 {
     struct config_error error;
 
     if (!is_set(c, name)) {
-        bool good = config_set(c, name, value, "--dev", &error);
+        bool good = config_set(c, name, value, origin, &error);
         assert(good);
         (void)good;
     }
@@ -245,13 +246,24 @@ static bool fit_takeover(struct config *c, struct config_error *error)
     return config_set(c, o->name, ttl, "node-ttl", error);
 }
 
+/* Whether the world reaches this beacon at a global address, whatever the interface has. */
+static bool advertises_global(const struct config *c)
+{
+    struct endpoint e;
+
+    return (endpoint_parse(c->advertise_addr, &e) || endpoint_parse_ip(c->advertise_addr, &e)) &&
+           ip_scope(e.ip) == SCOPE_GLOBAL;
+}
+
 bool config_finish(struct config *c, struct config_error *error)
 {
     if (c->dev) {
-        dev_default(c, "health", ":8080");
-        dev_default(c, "allow-private", "yes");
-        dev_default(c, "drain-time", "1s");
+        default_from(c, "--dev", "health", ":8080");
+        default_from(c, "--dev", "allow-private", "yes");
+        default_from(c, "--dev", "drain-time", "1s");
     }
+    if (advertises_global(c))
+        default_from(c, "advertise-addr", "allow-private", "no");
     if (c->has_health && c->has_metrics && c->health.port != 0 &&
         endpoint_equal(&c->health, &c->metrics))
         return config_fail(error, "%s: metrics: health listens there already",

@@ -34,7 +34,9 @@ const struct option option_table[] = {
     {"addr", "server", OPTION_ENDPOINT, AT(addr), .metavar = "address", .fallback = ":9001",
      .help = "UDP address and port to serve; without a host, every address of both families"},
     {"advertise-addr", "server", OPTION_TEXT, AT(advertise_addr), .metavar = "address",
-     .fallback = "", .help = "Address under which others reach this beacon, if not the one served"},
+     .fallback = "",
+     .help = "Address under which others reach this beacon, if not the one served; a global one "
+             "makes allow-private default to no"},
     {"io", "server", OPTION_ENUM, AT(io), .metavar = "engine", .fallback = "auto",
      .choices = "auto|uring|mmsg",
      .help = "How datagrams are moved: io_uring, or recvmmsg and sendmmsg; auto tries the first"},

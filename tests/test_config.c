@@ -216,14 +216,14 @@ static const struct {
     {"notify-rate", "2:3", NULL, NOT_RATE},
     {"nodes-per-ipv4", "1", NULL, NULL},
     {"nodes-per-ipv4", "100000000", NULL, NULL},
-    {"nodes-per-ipv4", "0", NULL, "must be 1 to 100000000"},
-    {"nodes-per-ipv4", "100000001", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv4", "0", NULL, NULL},
+    {"nodes-per-ipv4", "100000001", NULL, "must be 0 to 100000000"},
     {"nodes-per-ipv4-24", "1", NULL, NULL},
-    {"nodes-per-ipv4-24", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv4-24", "0", NULL, NULL},
     {"nodes-per-ipv6-64", "1", NULL, NULL},
-    {"nodes-per-ipv6-64", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv6-64", "0", NULL, NULL},
     {"nodes-per-ipv6-48", "1", NULL, NULL},
-    {"nodes-per-ipv6-48", "0", NULL, "must be 1 to 100000000"},
+    {"nodes-per-ipv6-48", "0", NULL, NULL},
     {"nursery-percent", "0", NULL, NULL},
     {"nursery-percent", "100", NULL, NULL},
     {"nursery-percent", "101", NULL, "must be 0 to 100"},
@@ -828,6 +828,29 @@ static void test_dev_fills_what_nobody_set(void **state)
     assert_string_equal(value_of(&c, "drain-time"), "10s");
 }
 
+static void test_global_advertised_address_shuts_private_ones_out(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *advertised, *want;
+    } cases[] = {
+        {"", "auto"},           {"10.0.0.1:9001", "auto"}, {"beacon.example.org:9001", "auto"},
+        {"8.8.8.8:9001", "no"}, {"8.8.8.8", "no"},         {"[2600::1]:9001", "no"},
+        {"fd00::1", "auto"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        config_init(&c);
+        set("advertise-addr", cases[i].advertised);
+        assert_true(config_finish(&c, &error));
+        assert_string_equal(value_of(&c, "allow-private"), cases[i].want);
+    }
+    config_init(&c);
+    set("advertise-addr", "8.8.8.8:9001");
+    set("allow-private", "yes");
+    assert_true(config_finish(&c, &error));
+    assert_string_equal(value_of(&c, "allow-private"), "yes");
+}
+
 static void test_options_that_contradict(void **state)
 {
     (void)state;
@@ -992,6 +1015,7 @@ int main(void)
         cmocka_unit_test(test_file_is_found),
         cmocka_unit_test(test_later_sources_win),
         cmocka_unit_test(test_dev_fills_what_nobody_set),
+        cmocka_unit_test(test_global_advertised_address_shuts_private_ones_out),
         cmocka_unit_test(test_options_that_contradict),
         cmocka_unit_test(test_dump_reads_back),
         cmocka_unit_test(test_dump_tells_origins_and_no_secret),
