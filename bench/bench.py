@@ -26,7 +26,7 @@ from report import goals_of, print_results
 
 PARTS = ("codec", "relay", "answer", "latency", "memory")
 NODES = 100_000
-UNLIMITED = ["--relay-rate", "0", "--relay-ip-rate", "0", "--reply-rate", "0", "--reply-total", "0",
+UNLIMITED = ["--relay-rate", "10000000", "--relay-ip-rate", "10000000", "--reply-rate", "0", "--reply-total", "0",
              "--nursery-percent", "0"]
 
 
@@ -84,7 +84,7 @@ class Bench:
 
     def echo(self):
         port, sink = udp_port(), udp_port()
-        server = self.keep(Server("echo", [f"{B}/bench/bench_echo", str(port), str(sink)], port,
+        server = self.keep(Server("echo", [f"{B}/bench/bench_echo", str(port), str(sink), str(NODES)], port,
                                   self.server_cpu, self.directory))
         server.wait_bound()
         return self.keep(Load("echo", server, sink, NODES, self.load_cpu))

@@ -1,7 +1,9 @@
-/* bench_echo - the bare loop that the relay is compared with: receive a batch, send it on to one
- * fixed sink. No parsing, no lookup; batches of 64, IP_PMTUDISC_PROBE, a dual-stack socket.
+/* bench_echo - the bare loop that the relay is compared with: receive a batch, send it on. No
+ * parsing, no lookup; batches of 64, IP_PMTUDISC_PROBE, a dual-stack socket. It sends to as many
+ * addresses as the relay does, in random order, because the kernel's own look-ups cost more for
+ * many than for one.
  *
- * bench_echo PORT SINK_PORT, both on 127.0.0.1. Runs until it is killed. */
+ * bench_echo PORT SINK_PORT NODES; it listens on 127.0.0.1. Runs until it is killed. */
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdbool.h>
@@ -10,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include "bench/load.h"
 
 enum { BATCH = 64, BYTES_MAX = 2048, BUFFER = 4 << 20 };
 
@@ -68,10 +71,20 @@ static void lay_open(unsigned count)
     }
 }
 
-static void send_on(int fd, unsigned count, const struct sockaddr_in6 *sink)
+/* Some node's address, by the generator's scheme. */
+static uint32_t next_ip(uint32_t nodes)
+{
+    static uint32_t random = 1;
+    random = random * 1664525u + 1013904223u; /* Numerical Recipes' LCG: its high bits are good */
+    return node_ip((uint32_t)((uint64_t)random * nodes >> 32));
+}
+
+static void send_on(int fd, unsigned count, const struct sockaddr_in6 *sink, uint32_t nodes)
 {
     for (unsigned i = 0; i < count; i++) {
+        uint32_t ip = htonl(next_ip(nodes));
         batch.name[i] = *sink;
+        memcpy((uint8_t *)&batch.name[i].sin6_addr + 12, &ip, sizeof ip);
         batch.piece[i].iov_len = batch.header[i].msg_len;
     }
     for (unsigned done = 0; done < count;) {
@@ -82,19 +95,20 @@ static void send_on(int fd, unsigned count, const struct sockaddr_in6 *sink)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: bench_echo PORT SINK_PORT\n");
+    if (argc != 4) {
+        fprintf(stderr, "usage: bench_echo PORT SINK_PORT NODES\n");
         return 2;
     }
     int fd = open_socket(argv[1]);
     struct sockaddr_in6 sink = loopback(argv[2]);
+    uint32_t nodes = (uint32_t)strtoul(argv[3], NULL, 10);
     lay_open(BATCH);
     while (true) {
         int n = recvmmsg(fd, batch.header, BATCH, MSG_WAITFORONE, NULL);
         if (n < 0 && errno != EINTR)
             die("recvmmsg");
         if (n > 0) {
-            send_on(fd, (unsigned)n, &sink);
+            send_on(fd, (unsigned)n, &sink, nodes);
             lay_open((unsigned)n);
         }
     }

@@ -84,6 +84,20 @@ static bool filler_is_right(const struct reader *r)
     return true;
 }
 
+/* The beacon delivers to the node's own address, the echo to any node's, coturn to its one peer. */
+static bool address_is_right(const struct load *l, const struct udp_datagram *d, uint32_t node)
+{
+    switch (l->target) {
+    case TARGET_BEACON:
+        return d->came_to == node_ip(node);
+    case TARGET_ECHO:
+        return d->came_to - node_ip(0) < l->nodes;
+    case TARGET_TURN:
+        break;
+    }
+    return d->came_to == (uint32_t)UDP_LOOPBACK;
+}
+
 static enum arrival relay_check(struct load *l, const struct udp_datagram *d)
 {
     struct reader r = reader_of(d->bytes, d->len);
@@ -99,7 +113,7 @@ static enum arrival relay_check(struct load *l, const struct udp_datagram *d)
         return ARRIVAL_WRONG;
     if (l->target != TARGET_TURN && sender != (uint32_t)seq)
         return ARRIVAL_WRONG;
-    if (d->came_to != (l->target == TARGET_BEACON ? node_ip(node) : (uint32_t)UDP_LOOPBACK))
+    if (!address_is_right(l, d, node))
         return ARRIVAL_WRONG;
     if (seq % FILLER_SAMPLE == 0 && !filler_is_right(&r))
         return ARRIVAL_WRONG;
