@@ -43,6 +43,12 @@ static uint32_t next_node(struct load *l, unsigned i)
     return l->node;
 }
 
+/* A flow in bulk has one sender. Random datagrams stand for many flows, so each claims its own. */
+static uint32_t sender_of(const struct load *l, uint64_t seq)
+{
+    return l->pattern == PATTERN_RANDOM ? (uint32_t)seq : node_id(0);
+}
+
 static void relay_fill(struct load *l, unsigned i)
 {
     uint32_t node = next_node(l, i);
@@ -55,7 +61,7 @@ static void relay_fill(struct load *l, unsigned i)
                        turn_client(l->pattern == PATTERN_BULK ? 0 : load_random(l, TURN_CLIENTS)));
     } else {
         write_u8(&w, MSG_RELAY);
-        write_u32(&w, (uint32_t)l->seq);
+        write_u32(&w, sender_of(l, l->seq));
         write_u32(&w, node_id(node));
     }
     write_u32(&w, l->run);
@@ -111,7 +117,7 @@ static enum arrival relay_check(struct load *l, const struct udp_datagram *d)
         return ARRIVAL_LATE;
     if (read_left(&r) != l->len - head_len(l) - STAMP_LEN)
         return ARRIVAL_WRONG;
-    if (l->target != TARGET_TURN && sender != (uint32_t)seq)
+    if (l->target != TARGET_TURN && sender != sender_of(l, seq))
         return ARRIVAL_WRONG;
     if (!address_is_right(l, d, node))
         return ARRIVAL_WRONG;

@@ -144,6 +144,14 @@ struct endpoint endpoint_prefix(const struct endpoint *e, unsigned bits)
     return prefix;
 }
 
+bool endpoint_same_prefix(const struct endpoint *a, const struct endpoint *b, unsigned bits)
+{
+    if (endpoint_is_v4(a) != endpoint_is_v4(b))
+        return false;
+    struct endpoint prefix_a = endpoint_prefix(a, bits), prefix_b = endpoint_prefix(b, bits);
+    return endpoint_same_ip(&prefix_a, &prefix_b);
+}
+
 const char *endpoint_format(const struct endpoint *e, char text[static ENDPOINT_TEXT_MAX])
 {
     char ip[INET6_ADDRSTRLEN];

@@ -55,6 +55,9 @@ enum ip_scope ip_scope(const uint8_t ip[static 16]);
 /* The first `bits` bits of the address, the rest zero. For IPv4 `bits` counts within the 32. */
 struct endpoint endpoint_prefix(const struct endpoint *e, unsigned bits);
 
+/* Whether both are of one family and agree in the first `bits` bits, counted as above. */
+bool endpoint_same_prefix(const struct endpoint *a, const struct endpoint *b, unsigned bits);
+
 /* "203.0.113.7:40000" or "[2001:db8::1]:40000"; IPv4-mapped is written as IPv4. Returns `text`. */
 const char *endpoint_format(const struct endpoint *e, char text[static ENDPOINT_TEXT_MAX]);
 

@@ -48,7 +48,8 @@ static void grant_remember(struct grant_memory *g, const struct grant_used *used
     for (int i = 1; i < GRANT_WAYS; i++)
         if (set[i].expiry < place->expiry)
             place = &set[i];
-    *place = *used;
+    if (place->expiry <= used->expiry)
+        *place = *used; /* else `used` is the one that expires first */
 }
 
 static bool grant_signed(const struct msg_punch *m, const uint8_t key[static MSG_KEY_LEN])
@@ -100,6 +101,17 @@ static bool can_be_forged(const struct endpoint *e)
     return ip_scope(e->ip) != SCOPE_LOOPBACK;
 }
 
+/* The rate at which two at a time may be taken: a punch between two nodes behind one address names
+ * it twice. */
+static struct rate rate_of_pairs(struct rate rate)
+{
+    if (rate.per_s > 1)
+        rate.per_s /= 2;
+    if (rate.burst > 1)
+        rate.burst /= 2;
+    return rate;
+}
+
 /* Every budget that one punch spends. All are asked before any is taken. */
 static enum verdict punch_budget(struct lane *l, const struct datagram *d,
                                  const struct msg_punch *m, const struct endpoint *target,
@@ -107,6 +119,8 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
 {
     enum { SOURCE, PAIR, VICTIM_A, VICTIM_B, BUDGETS };
     const struct rules *rules = l->rules;
+    uint64_t named = limit_hash_source(l, &d->from, LIMIT_IS_NAMED);
+    uint64_t named_too = limit_hash_source(l, target, LIMIT_IS_NAMED);
     const struct {
         uint64_t hash;
         struct rate rate;
@@ -117,10 +131,12 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
                     can_be_forged(&d->from), VERDICT_PUNCH_LIMITED},
         [PAIR] = {limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate, true,
                   VERDICT_PUNCH_PAIR_LIMITED},
-        [VICTIM_A] = {limit_hash_source(l, &d->from, LIMIT_IS_NAMED), rules->punch_victim_rate,
+        [VICTIM_A] = {named,
+                      named == named_too ? rate_of_pairs(rules->punch_victim_rate)
+                                         : rules->punch_victim_rate,
                       can_be_forged(&d->from), VERDICT_PUNCH_VICTIM_LIMITED},
-        [VICTIM_B] = {limit_hash_source(l, target, LIMIT_IS_NAMED), rules->punch_victim_rate,
-                      can_be_forged(target), VERDICT_PUNCH_VICTIM_LIMITED},
+        [VICTIM_B] = {named_too, rules->punch_victim_rate,
+                      can_be_forged(target) && named != named_too, VERDICT_PUNCH_VICTIM_LIMITED},
     };
     for (int i = 0; i < BUDGETS; i++)
         if (budget[i].applies && !limit_allows(&l->punch, budget[i].hash, budget[i].rate, now->ns))

@@ -54,25 +54,33 @@ static bool nursery_knows(struct lane *l, const struct datagram *d, uint32_t id,
     return false;
 }
 
-/* Loopback shares one address by nature and cannot be forged from outside: no quota. */
-static bool quota_left(const struct lane *l, const struct endpoint *at)
+/* Room for one more node at `at`; `held` is where the id stands already, or NULL. Loopback shares
+ * one address by nature and cannot be forged from outside: no quota. */
+static bool quota_left(const struct lane *l, const struct endpoint *at, const struct endpoint *held)
 {
     const struct rules *rules = l->rules;
+    bool v4 = endpoint_is_v4(at);
+    const struct {
+        unsigned bits;
+        uint32_t max;
+    } level[2] = {{v4 ? 32 : 64, v4 ? rules->nodes_per_ipv4 : rules->nodes_per_ipv6_64},
+                  {v4 ? 24 : 48, v4 ? rules->nodes_per_ipv4_24 : rules->nodes_per_ipv6_48}};
     if (ip_scope(at->ip) == SCOPE_LOOPBACK)
         return true;
-    bool v4 = endpoint_is_v4(at);
-    uint32_t narrow_max = v4 ? rules->nodes_per_ipv4 : rules->nodes_per_ipv6_64;
-    uint32_t wide_max = v4 ? rules->nodes_per_ipv4_24 : rules->nodes_per_ipv6_48;
-    if (narrow_max && route_prefix_count(l->routes, at, v4 ? 32 : 64) >= narrow_max)
-        return false;
-    return !wide_max || route_prefix_count(l->routes, at, v4 ? 24 : 48) < wide_max;
+    for (int i = 0; i < 2; i++) {
+        bool counted = held && endpoint_same_prefix(at, held, level[i].bits);
+        if (level[i].max && !counted &&
+            route_prefix_count(l->routes, at, level[i].bits) >= level[i].max)
+            return false;
+    }
+    return true;
 }
 
 static enum registration admit_new(struct lane *l, const struct datagram *d, uint32_t id,
                                    uint32_t now_s)
 {
     uint64_t count = route_count(l->routes), capacity = route_capacity(l->routes);
-    if (!quota_left(l, &d->from))
+    if (!quota_left(l, &d->from, NULL))
         return REFUSED_QUOTA;
     uint32_t percent = l->rules->nursery_percent;
     if (percent && count * 100 >= capacity * percent && !nursery_knows(l, d, id, now_s))
@@ -96,10 +104,11 @@ static enum registration admit_known(const struct lane *l, const struct datagram
     int32_t silent_s = (int32_t)(now_s - held->seen_s);
     if (silent_s < (int32_t)l->rules->takeover_silence_s)
         return REFUSED_CONFLICT;
-    return quota_left(l, &d->from) ? REGISTERED_MOVED : REFUSED_QUOTA;
+    return quota_left(l, &d->from, &held->at) ? REGISTERED_MOVED : REFUSED_QUOTA;
 }
 
-static uint8_t flags_wanted(const struct route *held, enum registration as,
+/* The 0x08 mark. A PunchRequest keeps it, but not for another host that takes the id over. */
+static uint8_t flags_wanted(const struct route *held, const struct datagram *d,
                             const struct claim *claim)
 {
     switch (claim->dest) {
@@ -110,7 +119,7 @@ static uint8_t flags_wanted(const struct route *held, enum registration as,
     case CLAIM_DEST_KEEP:
         break;
     }
-    return as == REGISTERED_NEW ? 0 : held->flags & ROUTE_WANTS_DEST;
+    return endpoint_same_ip(&held->at, &d->from) ? held->flags & ROUTE_WANTS_DEST : 0;
 }
 
 enum registration register_node(struct lane *l, const struct datagram *d, const struct claim *claim,
@@ -134,7 +143,7 @@ enum registration register_node(struct lane *l, const struct datagram *d, const 
         .at = d->from,
         .local = d->local,
         .class_ = ROUTE_UNVERIFIED,
-        .flags = flags_wanted(&held, as, claim),
+        .flags = flags_wanted(&held, d, claim),
     };
     bool key_is_news = claim->key && !(held.flags & ROUTE_HAS_KEY);
     if (as == REGISTERED_SAME && !key_is_news && wanted.local == held.local &&
@@ -143,6 +152,7 @@ enum registration register_node(struct lane *l, const struct datagram *d, const 
         return as;
     }
     enum route_put put = route_put(l->routes, &wanted, claim->key);
-    assert(put != ROUTE_FULL); /* admit_new made room */
+    assert(put != ROUTE_FULL);  /* admit_new made room */
+    l->source.proven_at_ns = 0; /* what a relay of this batch was told may be wrong now */
     return as;
 }

@@ -40,10 +40,11 @@ static enum verdict relay_budget(struct lane *l, const struct datagram *d, const
         from->address_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
         from->has_hashes = true;
     }
-    if (!limit_take(&l->relay, from->endpoint_hash, rules->relay_rate, now->ns))
+    if (!limit_allows(&l->relay, from->endpoint_hash, rules->relay_rate, now->ns))
         return VERDICT_RELAY_LIMITED;
     if (!limit_take(&l->relay_ip, from->address_hash, rules->relay_ip_rate, now->ns))
         return VERDICT_RELAY_IP_LIMITED;
+    limit_take(&l->relay, from->endpoint_hash, rules->relay_rate, now->ns);
     return VERDICT_RELAY_FORWARDED;
 }
 

@@ -40,7 +40,7 @@ enum {
     READ_TRIES = 64,    /* a row is written in nanoseconds; past this its writer lost its core */
     PREFIX_MIN = 1024,  /* cells a sketch row, at least */
     EVICT_LOOK = 64,    /* rows compared for one eviction */
-    EXPIRE_MAX = 16384, /* rows looked at in one turn, at most: about 100 us */
+    EXPIRE_MAX = 65536, /* rows looked at in one turn, at most: under a millisecond */
 };
 
 static uint32_t rows_for(uint32_t nodes)
@@ -419,13 +419,6 @@ static bool leaves_first(const struct routes *r, const struct route *a, const st
     return (int32_t)(a->seen_s - b->seen_s) < 0;
 }
 
-static bool same_prefix(const struct endpoint *a, const struct endpoint *b)
-{
-    struct endpoint pa = endpoint_prefix(a, prefix_wide(a));
-    struct endpoint pb = endpoint_prefix(b, prefix_wide(b));
-    return endpoint_same_ip(&pa, &pb);
-}
-
 bool route_evict(struct routes *r, const struct endpoint *newcomer)
 {
     struct route victim = {.id = 0}, route;
@@ -439,7 +432,7 @@ bool route_evict(struct routes *r, const struct endpoint *newcomer)
         return false;
     uint32_t crowd = route_prefix_count(r, &victim.at, prefix_wide(&victim.at));
     uint32_t own = route_prefix_count(r, newcomer, prefix_wide(newcomer));
-    if (own + 1 > crowd && !same_prefix(newcomer, &victim.at))
+    if (own + 1 > crowd && !endpoint_same_prefix(newcomer, &victim.at, prefix_wide(newcomer)))
         return false;
     return route_remove(r, victim.id);
 }

@@ -139,7 +139,8 @@ void server_prefetch(struct lane *l, struct datagram *d);
 /* Second pass. Needs OUTBOX_ROOM free. The caller counts the verdict, unless VERDICT_PASSED. */
 enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
                           struct outbox *out);
-/* Takes letters while the outbox has room; counts their verdicts. True: there are more. */
+/* Takes some letters, as far as the outbox has room; counts their verdicts. True: there may be
+ * more. */
 bool server_mail(struct lane *l, const struct moment *now, struct outbox *out);
 /* Expiry and gauges. Call about once a batch and once a second when idle. */
 void server_tick(struct lane *l, const struct moment *now);

@@ -38,6 +38,7 @@ struct shard {
     uint8_t local;
     bool local_is_global;
     uint64_t drops_at_ns;
+    bool more_mail; /* the next turn must not sleep */
     struct arrival arrivals[IO_ARRIVALS_MAX];
     unsigned chunk_count;
     struct datagram chunk[CHUNK];
@@ -102,7 +103,7 @@ static void local_note(struct shard *s, const struct arrival *a)
         return;
     enum ip_scope scope = ip_scope(a->local);
     memcpy(s->local_ip, a->local, 16);
-    s->local_is_global = scope == SCOPE_GLOBAL;
+    s->local_is_global = scope == SCOPE_GLOBAL || scope == SCOPE_NEVER;
     /* Nothing can be sent from a multicast address: let the kernel choose. */
     s->local = scope == SCOPE_NEVER ? 0 : service_index(&s->lane->server->service, a->local);
     if (s->local == 0)
@@ -191,11 +192,8 @@ static unsigned shard_turn(struct shard *s, uint64_t timeout_ns)
     server_begin(s->lane);
     if (arrivals > 0)
         batch_input(s, arrivals, &now);
-    bool more_mail;
-    do {
-        more_mail = server_mail(s->lane, &now, &s->out);
-        shard_flush(s);
-    } while (more_mail);
+    s->more_mail = server_mail(s->lane, &now, &s->out);
+    shard_flush(s);
     s->port->recycle(s->io);
     wake_others(s);
     server_tick(s->lane, &now);
@@ -222,7 +220,7 @@ static void *shard_main(void *arg)
         return NULL;
     semaphore_wait(&s->all->go);
     while (!atomic_load_explicit(&s->all->stopping, memory_order_relaxed))
-        shard_turn(s, s->all->busy_poll ? 0 : IDLE_NS);
+        shard_turn(s, s->all->busy_poll || s->more_mail ? 0 : IDLE_NS);
     for (int i = 0; i < LAST_TURNS && shard_turn(s, 0) > 0; i++)
         continue; /* what was received is answered */
     return NULL;

@@ -308,6 +308,30 @@ static void test_compare(void **state)
     assert_false(endpoint_same_ip(&a, &b));
 }
 
+static void test_same_prefix(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *a, *b;
+        unsigned bits;
+        bool same;
+    } cases[] = {
+        {"203.0.113.1:1", "203.0.113.255:2", 24, true},
+        {"203.0.113.1:1", "203.0.112.1:1", 24, false},
+        {"203.0.113.1:1", "203.0.112.1:1", 23, true},
+        {"[2600::1]:1", "[2600::ffff]:1", 64, true},
+        {"[2600:0:0:1::1]:1", "[2600::1]:1", 64, false},
+        {"[2600::1]:1", "203.0.113.1:1", 64, false}, /* and no bit count of the other family */
+        {"203.0.113.1:1", "[2600::1]:1", 24, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct endpoint a, b;
+        assert_true(endpoint_parse(cases[i].a, &a) && endpoint_parse(cases[i].b, &b));
+        if (endpoint_same_prefix(&a, &b, cases[i].bits) != cases[i].same)
+            fail_msg("%s and %s in /%u", cases[i].a, cases[i].b, cases[i].bits);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -316,6 +340,7 @@ int main(void)
         cmocka_unit_test(test_parse_and_format),
         cmocka_unit_test(test_parse_ip),
         cmocka_unit_test(test_prefix),
+        cmocka_unit_test(test_same_prefix),
         cmocka_unit_test(test_compare),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
