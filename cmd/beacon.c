@@ -214,10 +214,9 @@ static unsigned shards_wanted(const struct config *c)
     cpu_set_t cpus;
     if (c->shards > 0)
         return c->shards;
-    if (sched_getaffinity(0, sizeof cpus, &cpus) < 0)
-        return 1;
-    int count = CPU_COUNT(&cpus);
-    return count > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : (unsigned)count;
+    long count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus)
+                                                               : sysconf(_SC_NPROCESSORS_ONLN);
+    return count < 1 ? 1 : count > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : (unsigned)count;
 }
 
 static int memory_open(struct beacon *b, unsigned shards)
@@ -356,6 +355,13 @@ static void say_listeners(const struct beacon *b)
         log_line(LOG_WARN, "udp", "receive buffer smaller than asked for",
                  "granted=%" PRIu64 " wanted=%" PRIu64 " hint=%s", r->receive_buffer,
                  c->receive_buffer, log_quote("raise net.core.rmem_max or grant CAP_NET_ADMIN"));
+    if (r->send_buffer < c->send_buffer)
+        log_line(LOG_WARN, "udp", "send buffer smaller than asked for",
+                 "granted=%" PRIu64 " wanted=%" PRIu64 " hint=%s", r->send_buffer, c->send_buffer,
+                 log_quote("raise net.core.wmem_max or grant CAP_NET_ADMIN"));
+    if (c->has_metrics && ip_scope(c->metrics.ip) != SCOPE_LOOPBACK)
+        log_line(LOG_WARN, "metrics", "served without a token beyond this host", "hint=%s",
+                 log_quote("let a firewall keep strangers out, or listen on 127.0.0.1"));
     if (c->rules.allow_private == PRIVATE_YES && !c->dev)
         log_line(LOG_WARN, "beacon", "allow-private: special-purpose addresses may register",
                  "hint=%s", log_quote("for labs and private networks only"));
@@ -374,6 +380,16 @@ static void probe_text(const struct endpoint *at, const char *family, char *text
                  at->port ? strerror((int)-ns) : "not served");
 }
 
+/* Where somebody on this host reaches a listener. */
+static const char *local_text(const struct endpoint *at)
+{
+    static const uint8_t zero[16], loop4[4] = {127, 0, 0, 1};
+    struct endpoint local = endpoint_of(loop4, 4, at->port);
+    bool any =
+        memcmp(at->ip, zero, 16) == 0 || (endpoint_is_v4(at) && memcmp(at->ip + 12, zero, 4) == 0);
+    return endpoint_text(any ? &local : at);
+}
+
 /* The box that --dev prints: what is there, whether it works, what to try. */
 static void say_dev(const struct beacon *b)
 {
@@ -389,9 +405,8 @@ static void say_dev(const struct beacon *b)
                strcmp(b->listener[i].name, "health") == 0 ? "readyz" : "metrics");
     printf("  probe    %s, %s\n", v4, v6);
     if (b->listener_count > 0)
-        printf("\n  Next, in another terminal:\n    curl -s http://127.0.0.1:%u/readyz "
-               "http://127.0.0.1:%u/metrics | head -n 40\n",
-               b->listener[0].at.port, b->listener[0].at.port);
+        printf("\n  Next, in another terminal:\n    curl -s http://%s/%s | head -n 40\n",
+               local_text(&b->listener[0].at), b->admin.metrics_on_health ? "metrics" : "readyz");
     printf("  Ctrl-C stops.\n\n");
     fflush(stdout);
 }
@@ -410,11 +425,12 @@ static bool rules_settled(const struct beacon *b)
     return false;
 }
 
-static void rules_replace(struct beacon *b, const struct rules *wanted)
+/* False: no memory, nothing is changed. */
+static bool rules_replace(struct beacon *b, const struct rules *wanted)
 {
     struct rules *rules = malloc(sizeof *rules);
     if (!rules)
-        abort(); /* a few KiB: nothing would work any more */
+        return false;
     *rules = *wanted;
     server_set_rules(b->server, rules);
     if (rules_settled(b))
@@ -422,31 +438,38 @@ static void rules_replace(struct beacon *b, const struct rules *wanted)
     else /* a stuck shard may still read the old ones: they are left to it */
         log_line(LOG_WARN, "config", "a shard is slow to take the new rules", NULL);
     b->rules = rules;
+    return true;
+}
+
+/* What SIGHUP changes, all of it. */
+static bool reload_apply(struct beacon *b, const struct config *wanted)
+{
+    char names[512];
+    if (!rules_replace(b, &wanted->rules))
+        return false;
+    if (config_needs_restart(b->config, wanted, names, sizeof names) > 0)
+        log_line(LOG_WARN, "config", "changed options need a restart", "options=%s",
+                 log_quote(names));
+    atomic_store(&b->admin.private_allowed, wanted->rules.allow_private != PRIVATE_NO);
+    atomic_store(&b->admin.reload_unix_s, (uint64_t)time(NULL));
+    log_set(wanted->log_level, wanted->log_format);
+    return true;
 }
 
 /* SIGHUP: all of it or nothing. */
 static void reload(struct beacon *b)
 {
     struct config *wanted = malloc(sizeof *wanted);
-    struct config_error error;
-    char names[512];
-    if (!wanted)
-        abort();
+    struct config_error error = {.text = "no memory"};
     notify_reloading();
-    int code = config_load(wanted, b->argc, b->argv, &error);
-    atomic_store(&b->admin.reload_ok, code == 0);
-    if (code != 0) {
+    bool ok =
+        wanted && config_load(wanted, b->argc, b->argv, &error) == 0 && reload_apply(b, wanted);
+    if (ok)
+        log_line(LOG_INFO, "config", "reloaded", NULL);
+    else
         log_line(LOG_ERROR, "config", "reload refused, the old configuration stays", "error=%s",
                  log_quote(error.text));
-    } else {
-        if (config_needs_restart(b->config, wanted, names, sizeof names) > 0)
-            log_line(LOG_WARN, "config", "changed options need a restart", "options=%s",
-                     log_quote(names));
-        rules_replace(b, &wanted->rules);
-        log_set(wanted->log_level, wanted->log_format);
-        atomic_store(&b->admin.reload_unix_s, (uint64_t)time(NULL));
-        log_line(LOG_INFO, "config", "reloaded", NULL);
-    }
+    atomic_store(&b->admin.reload_ok, ok); /* after the log: who sees one finds the other */
     free(wanted);
     notify_send("READY=1");
 }

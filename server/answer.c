@@ -68,8 +68,10 @@ enum verdict discover_input(struct lane *l, struct datagram *d, const struct mom
         .dest = m.wants_dest ? CLAIM_DEST_SET : CLAIM_DEST_CLEAR,
     };
     enum registration registration = register_node(l, d, &claim, now);
-    if (!reply_take(l, &d->from, now))
-        return VERDICT_DISCOVER_LIMITED;
+    enum reply_budget budget = reply_take(l, &d->from, now);
+    if (budget != REPLY_ALLOWED)
+        return budget == REPLY_TOTAL_SPENT ? VERDICT_DISCOVER_TOTAL_LIMITED
+                                           : VERDICT_DISCOVER_LIMITED;
     struct writer w = answer_begin(out);
     write_address(&w, MSG_DISCOVER_REPLY, &d->from);
     answer_send(out, &w, d);
@@ -94,8 +96,10 @@ enum verdict stun_input(struct lane *l, struct datagram *d, const struct moment 
     case STUN_UNKNOWN_REQUIRED:
         break;
     }
-    if (!reply_take(l, &d->from, now))
-        return VERDICT_STUN_REPLY_LIMITED;
+    enum reply_budget budget = reply_take(l, &d->from, now);
+    if (budget != REPLY_ALLOWED)
+        return budget == REPLY_TOTAL_SPENT ? VERDICT_STUN_TOTAL_LIMITED
+                                           : VERDICT_STUN_REPLY_LIMITED;
     struct writer w = answer_begin(out);
     stun_answer(&w, &q, &d->from);
     answer_send(out, &w, d);

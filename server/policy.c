@@ -52,7 +52,7 @@ struct prefix_share {
 static const struct prefix_share shares_v4[] = {{32, 1}, {24, 32}, {20, 256}, {18, 768}};
 static const struct prefix_share shares_v6[] = {{128, 1}, {64, 2}, {56, 3}, {48, 4}, {32, 64}};
 
-static struct rate rate_times(struct rate rate, uint32_t times)
+struct rate rate_times(struct rate rate, uint32_t times)
 {
     uint64_t per_s = (uint64_t)rate.per_s * times, burst = (uint64_t)rate.burst * times;
     rate.per_s = per_s > 1000000000 ? 1000000000 : (uint32_t)per_s;
@@ -60,10 +60,10 @@ static struct rate rate_times(struct rate rate, uint32_t times)
     return rate;
 }
 
-bool reply_take(struct lane *l, const struct endpoint *to, const struct moment *now)
+enum reply_budget reply_take(struct lane *l, const struct endpoint *to, const struct moment *now)
 {
-    if (ip_scope(to->ip) == SCOPE_LOOPBACK)
-        return true;
+    if (ip_scope(to->ip) == SCOPE_LOOPBACK || endpoint_same_ip(to, &l->server->bound))
+        return REPLY_ALLOWED;
     bool v4 = endpoint_is_v4(to);
     const struct prefix_share *share = v4 ? shares_v4 : shares_v6;
     unsigned count = v4 ? sizeof shares_v4 / sizeof *share : sizeof shares_v6 / sizeof *share;
@@ -74,13 +74,13 @@ bool reply_take(struct lane *l, const struct endpoint *to, const struct moment *
         hash[i] = limit_hash_prefix(l, to, share[i].bits, LIMIT_IS_NAMED);
         if (!limit_allows(&l->reply, hash[i], rate_times(l->rules->reply_rate, share[i].times),
                           now->ns))
-            return false;
+            return REPLY_PREFIX_SPENT;
     }
     if (!limit_take(&l->total, TOTAL_REPLY, l->rules->reply_total, now->ns))
-        return false;
+        return REPLY_TOTAL_SPENT;
     for (unsigned i = 0; i < count; i++)
         limit_take(&l->reply, hash[i], rate_times(l->rules->reply_rate, share[i].times), now->ns);
-    return true;
+    return REPLY_ALLOWED;
 }
 
 uint64_t limit_hash_source(const struct lane *l, const struct endpoint *from, enum limit_kind kind)

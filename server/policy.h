@@ -16,10 +16,16 @@ bool source_is_bad(const struct server *s, const struct datagram *d);
  * lab). Link-local never: it means nothing without its interface. */
 bool source_may_register(const struct lane *l, const struct datagram *d);
 
+enum reply_budget { REPLY_ALLOWED, REPLY_PREFIX_SPENT, REPLY_TOTAL_SPENT };
+
 /* Takes one answer to an unproven source from the budgets of its prefixes (IPv4 /32, /24, /20, /18
  * in the ratio 1, 32, 256, 768; IPv6 /128, /64, /56, /48, /32 in the ratio 1, 2, 3, 4, 64) and from
- * the shard's total. Loopback is free: nothing outside this host can forge it. */
-bool reply_take(struct lane *l, const struct endpoint *to, const struct moment *now);
+ * the shard's total. Loopback and our own address are free: nothing outside this host can forge
+ * them, and our own health probe comes from there. */
+enum reply_budget reply_take(struct lane *l, const struct endpoint *to, const struct moment *now);
+
+/* `times` as much. */
+struct rate rate_times(struct rate rate, uint32_t times);
 
 bool whitelisted(const struct whitelist *w, const struct endpoint *from);
 

@@ -142,7 +142,7 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
         if (budget[i].applies && !limit_allows(&l->punch, budget[i].hash, budget[i].rate, now->ns))
             return budget[i].refusal;
     if (!limit_take(&l->total, TOTAL_PUNCH, rules->punch_total, now->ns))
-        return VERDICT_PUNCH_LIMITED;
+        return VERDICT_PUNCH_TOTAL_LIMITED;
     for (int i = 0; i < BUDGETS; i++)
         if (budget[i].applies)
             limit_take(&l->punch, budget[i].hash, budget[i].rate, now->ns);

@@ -2,11 +2,11 @@
 #include "server/policy.h"
 #include "server/register.h"
 
-/* Ids seen once. A slot per hash; a newer id takes the slot: under a flood of new ids the nursery
- * forgets, the node table does not. */
+/* Ids seen once. A slot a hash; a newer id takes the slot. A stock node comes back after 60 s, so
+ * at half as many slots as rows a flood must bring the whole table's worth of ids a minute to be in
+ * its way. */
 struct nursery_slot {
-    uint32_t id, first_s;
-    uint64_t source_hash;
+    uint32_t mark, first_s; /* of id and source */
 };
 struct nursery {
     uint32_t mask;
@@ -14,7 +14,7 @@ struct nursery {
 };
 
 enum {
-    NURSERY_SHARE = 16,   /* a slot for so many rows of the table */
+    NURSERY_SHARE = 2,    /* a slot for so many rows of the table */
     NURSERY_WAIT_S = 1,   /* the second Discover comes at least so much later */
     NURSERY_KEEP_S = 600, /* and not later than this */
 };
@@ -22,7 +22,7 @@ enum {
 static uint32_t nursery_slots(uint32_t nodes)
 {
     uint32_t slots = 64;
-    while (slots < nodes / NURSERY_SHARE)
+    while (slots * NURSERY_SHARE < nodes)
         slots *= 2;
     return slots;
 }
@@ -39,19 +39,33 @@ struct nursery *nursery_init(void *memory, uint32_t nodes)
     return n;
 }
 
+static struct nursery_slot *nursery_slot(struct lane *l, const struct datagram *d, uint32_t id,
+                                         uint32_t *ret_mark)
+{
+    uint64_t hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
+    hash = limit_hash_pair(l, id, (uint32_t)(hash ^ hash >> 32));
+    *ret_mark = (uint32_t)(hash >> 32) | 1; /* no slot of zeros is anybody's */
+    return &l->nursery->slot[hash & l->nursery->mask];
+}
+
 /* True when this id came from this source before, long enough ago. Notes it otherwise. */
 static bool nursery_knows(struct lane *l, const struct datagram *d, uint32_t id, uint32_t now_s)
 {
-    uint64_t hash = limit_hash_pair(l, id, 0);
-    uint64_t source_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
-    struct nursery_slot *slot = &l->nursery->slot[hash & l->nursery->mask];
-    bool same = slot->id == id && slot->source_hash == source_hash;
+    uint32_t mark;
+    struct nursery_slot *slot = nursery_slot(l, d, id, &mark);
     uint32_t age_s = now_s - slot->first_s;
-    if (same && age_s >= NURSERY_WAIT_S && age_s <= NURSERY_KEEP_S)
+    if (slot->mark == mark && age_s >= NURSERY_WAIT_S && age_s <= NURSERY_KEEP_S)
         return true;
-    if (!same || age_s > NURSERY_KEEP_S)
-        *slot = (struct nursery_slot){.id = id, .first_s = now_s, .source_hash = source_hash};
+    if (slot->mark != mark || age_s > NURSERY_KEEP_S)
+        *slot = (struct nursery_slot){.mark = mark, .first_s = now_s};
     return false;
+}
+
+/* The id found no room: it has to wait again, so that asking costs the asker more than us. */
+static void nursery_forget(struct lane *l, const struct datagram *d, uint32_t id)
+{
+    uint32_t mark;
+    nursery_slot(l, d, id, &mark)->mark = 0;
 }
 
 /* Room for one more node at `at`; `held` is where the id stands already, or NULL. Loopback shares
@@ -86,8 +100,10 @@ static enum registration admit_new(struct lane *l, const struct datagram *d, uin
     if (percent && count * 100 >= capacity * percent && !nursery_knows(l, d, id, now_s))
         return REFUSED_NURSERY;
     if (count == capacity) {
-        if (!route_evict(l->routes, &d->from))
+        if (!route_evict(l->routes, &d->from)) {
+            nursery_forget(l, d, id);
             return REFUSED_FULL;
+        }
         count_add(&l->stats.evicted, 1);
     }
     return REGISTERED_NEW;

@@ -39,8 +39,9 @@ struct routes {
 enum {
     READ_TRIES = 64,    /* a row is written in nanoseconds; past this its writer lost its core */
     PREFIX_MIN = 1024,  /* cells a sketch row, at least */
-    EVICT_LOOK = 64,    /* rows compared for one eviction */
+    EVICT_LOOK = 64,    /* rows compared for one eviction: a few microseconds */
     EXPIRE_MAX = 65536, /* rows looked at in one turn, at most: under a millisecond */
+    EXPIRE_GONE_MAX = 2048, /* rows removed in one turn, at most: the rest waits for the next */
 };
 
 static uint32_t rows_for(uint32_t nodes)
@@ -338,7 +339,8 @@ static void row_move(struct routes *r, uint32_t from, uint32_t to)
 /* Closes the gap at `gap`: each row behind it that may stand there moves up (Knuth, 6.4 R). */
 static void rows_shift(struct routes *r, uint32_t gap)
 {
-    atomic_store_explicit(&r->moves, r->moves + 1, memory_order_relaxed);
+    uint32_t moves = atomic_load_explicit(&r->moves, memory_order_relaxed); /* ours alone */
+    atomic_store_explicit(&r->moves, moves + 1, memory_order_relaxed);
     for (uint32_t i = row_next(r, gap);; i = row_next(r, i)) {
         uint32_t id = row_id(atomic_load_explicit(&r->row[i].word[0], memory_order_relaxed));
         if (id == 0)
@@ -351,7 +353,7 @@ static void rows_shift(struct routes *r, uint32_t gap)
         gap = i;
     }
     row_clear(r, gap);
-    atomic_store_explicit(&r->moves, r->moves + 1, memory_order_release);
+    atomic_store_explicit(&r->moves, moves + 2, memory_order_release);
 }
 
 static void row_remove(struct routes *r, uint32_t i, const struct route *route)
@@ -388,7 +390,7 @@ static uint32_t silent_s(const struct route *route, uint32_t now_s)
 uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t rows)
 {
     uint32_t removed = 0;
-    for (uint32_t n = 0; n < rows; n++) {
+    for (uint32_t n = 0; n < rows && removed < EXPIRE_GONE_MAX; n++) {
         struct route route;
         if (row_at(r, r->expire_hand, &route) && silent_s(&route, now_s) > ttl_s) {
             row_remove(r, r->expire_hand, &route);
@@ -407,34 +409,44 @@ uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t pe
     return rows > EXPIRE_MAX ? EXPIRE_MAX : (uint32_t)rows;
 }
 
-/* Whether `a` should leave before `b`. */
-static bool leaves_first(const struct routes *r, const struct route *a, const struct route *b)
+/* A row that may be evicted, and how full its prefix is. */
+struct candidate {
+    struct route route;
+    uint32_t crowd;
+};
+
+static uint32_t crowd_at(const struct routes *r, const struct endpoint *at)
 {
-    if (a->class_ != b->class_)
-        return a->class_ < b->class_;
-    uint32_t crowd_a = route_prefix_count(r, &a->at, prefix_wide(&a->at));
-    uint32_t crowd_b = route_prefix_count(r, &b->at, prefix_wide(&b->at));
-    if (crowd_a != crowd_b)
-        return crowd_a > crowd_b;
-    return (int32_t)(a->seen_s - b->seen_s) < 0;
+    return route_prefix_count(r, at, prefix_wide(at));
+}
+
+/* Whether `a` should leave before `b`. */
+static bool leaves_first(const struct candidate *a, const struct candidate *b)
+{
+    if (a->route.class_ != b->route.class_)
+        return a->route.class_ < b->route.class_;
+    if (a->crowd != b->crowd)
+        return a->crowd > b->crowd;
+    return (int32_t)(a->route.seen_s - b->route.seen_s) < 0;
 }
 
 bool route_evict(struct routes *r, const struct endpoint *newcomer)
 {
-    struct route victim = {.id = 0}, route;
-    for (uint32_t n = 0; n < EVICT_LOOK || (victim.id == 0 && n < r->row_count); n++) {
+    struct candidate victim = {.crowd = 0}, next;
+    for (uint32_t n = 0; n < EVICT_LOOK || (victim.route.id == 0 && n < r->row_count); n++) {
         r->evict_hand = row_next(r, r->evict_hand);
-        if (row_at(r, r->evict_hand, &route) &&
-            (victim.id == 0 || leaves_first(r, &route, &victim)))
-            victim = route;
+        if (!row_at(r, r->evict_hand, &next.route))
+            continue;
+        next.crowd = crowd_at(r, &next.route.at);
+        if (victim.route.id == 0 || leaves_first(&next, &victim))
+            victim = next;
     }
-    if (victim.id == 0)
+    if (victim.route.id == 0)
         return false;
-    uint32_t crowd = route_prefix_count(r, &victim.at, prefix_wide(&victim.at));
-    uint32_t own = route_prefix_count(r, newcomer, prefix_wide(newcomer));
-    if (own + 1 > crowd && !endpoint_same_prefix(newcomer, &victim.at, prefix_wide(newcomer)))
+    if (crowd_at(r, newcomer) + 1 > victim.crowd &&
+        !endpoint_same_prefix(newcomer, &victim.route.at, prefix_wide(newcomer)))
         return false;
-    return route_remove(r, victim.id);
+    return route_remove(r, victim.route.id);
 }
 
 uint32_t route_count(const struct routes *r)

@@ -25,6 +25,8 @@
     X(DISCOVER_FULL, "answered", "discover", "table_full", "no room and nothing to evict")         \
     X(DISCOVER_LIMITED, "dropped", "discover", "reply_limited",                                    \
       "reply budget of the source's prefix is spent; registration still counted")                  \
+    X(DISCOVER_TOTAL_LIMITED, "dropped", "discover", "total_limited",                              \
+      "the shard's budget of all answers is spent; registration still counted")                    \
     X(PUNCH_COMMANDED, "answered", "punch", "commanded", "both sides were told")                   \
     X(PUNCH_UNKNOWN_TARGET, "dropped", "punch", "unknown_target", "target is not registered")      \
     X(PUNCH_NOT_STORED, "dropped", "punch", "requester_refused",                                   \
@@ -38,6 +40,8 @@
     X(PUNCH_GRANT_NO_KEY, "dropped", "punch", "grant_no_key", "no key of the target is known")     \
     X(PUNCH_GRANT_REPLAYED, "dropped", "punch", "grant_replayed",                                  \
       "grant was used from another address before")                                                \
+    X(PUNCH_TOTAL_LIMITED, "dropped", "punch", "total_limited",                                    \
+      "the shard's budget of all punches is spent")                                                \
     X(PUNCH_VERIFY_LIMITED, "dropped", "punch", "verify_limited", "signature budget is spent")     \
     X(RELAY_FORWARDED, "forwarded", "relay", "", "sent on; sender id matches its registration")    \
     X(RELAY_FORWARDED_UNPROVEN, "forwarded", "relay", "sender_mismatch",                           \
@@ -52,6 +56,8 @@
     X(STUN_UNKNOWN_ATTRIBUTE, "answered", "stun", "unknown_attribute", "420 sent")                 \
     X(STUN_REPLY_LIMITED, "dropped", "stun", "reply_limited",                                      \
       "reply budget of the source's prefix is spent")                                              \
+    X(STUN_TOTAL_LIMITED, "dropped", "stun", "total_limited",                                      \
+      "the shard's budget of all answers is spent")                                                \
     X(STUN_DROPPED_INDICATION, "dropped", "stun", "indication", "indications get no answer")       \
     X(STUN_DROPPED_RESPONSE, "dropped", "stun", "response", "responses get no answer")             \
     X(STUN_DROPPED_FINGERPRINT, "dropped", "stun", "bad_fingerprint", "FINGERPRINT is wrong")      \
@@ -106,7 +112,7 @@ static inline uint64_t count_read(const counter *c)
     X(received_bytes, "beacon_received_bytes_total", "UDP payload bytes received")                 \
     X(sent, "beacon_sent_packets_total", "Datagrams handed to the kernel for sending")             \
     X(sent_bytes, "beacon_sent_bytes_total", "UDP payload bytes handed to the kernel")             \
-    X(send_errors, "beacon_send_errors_total", "Send calls that the kernel refused")               \
+    X(send_errors, "beacon_send_errors_total", "Datagrams that the kernel refused to send")        \
     X(receive_errors, "beacon_receive_errors_total", "Receive calls that failed")                  \
     X(kernel_drops, "beacon_kernel_dropped_packets_total",                                         \
       "Datagrams the kernel dropped because the receive buffer was full")                          \

@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <netinet/udp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,17 @@ uint8_t *io_buffers_new(size_t size)
     madvise(memory, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a wish */
     memset(memory, 0, bytes); /* touched now: no page fault on a packet's way */
     return memory;
+}
+
+void segment_refused(uint32_t *segment_max, uint16_t segment, int err)
+{
+    if (segment == 0)
+        return;
+    if (err == EIO) /* no checksum offload, or an xfrm route, before Linux 6.11 */
+        *segment_max = 0;
+    else if ((err == EMSGSIZE || err == EINVAL) && segment > IO_NARROW_MAX &&
+             segment <= *segment_max)
+        *segment_max = segment - 1u;
 }
 
 static void address_from(struct arrival *a, const void *name)
@@ -58,7 +70,8 @@ void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *
         } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);
-            local_from(a, &info.ipi_addr, 4);
+            local_from(a, &info.ipi_spec_dst,
+                       4); /* for a broadcast this is ours, ipi_addr is not */
         }
     }
 }

@@ -87,6 +87,11 @@ extern const struct io_port io_uring_port, io_mmsg_port;
 #define IO_BUFFERS_STRIDE(size) ((((size_t)(size) + 63) & ~(size_t)63) + 5 * 64)
 uint8_t *io_buffers_new(size_t size);
 
+/* Shared by the ports: the kernel refused a message of `segment`-sized datagrams with `err`. Lowers
+ * *segment_max when the reason can be the size (not for what fits every path: that was the
+ * destination's fault), or to 0 where the device cannot segment at all. */
+void segment_refused(uint32_t *segment_max, uint16_t segment, int err);
+
 /* Shared by the ports: what recvmsg gave -> arrival. `name` is a sockaddr_in or sockaddr_in6. */
 void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control);
 

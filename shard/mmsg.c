@@ -97,13 +97,21 @@ static unsigned mmsg_wait(struct io *io, struct arrival arrivals[static IO_ARRIV
     return ready[0].revents ? receive(io, arrivals) : 0;
 }
 
-/* One message that the kernel refused. */
-static void refused(struct io *io, const struct io_messages *m, unsigned i, int err)
+/* One message that the kernel refused. Segments are tried one by one: the reason may be their
+ * joining. */
+static void refused(struct io *io, int fd, const struct io_messages *m, unsigned i, int err)
 {
-    count_add(&io->stats->send_errors, m->of[i].packets);
-    if (m->of[i].segment && (err == EMSGSIZE || err == EINVAL) && m->of[i].segment > 1 &&
-        m->of[i].segment <= *io->segment_max)
-        *io->segment_max = m->of[i].segment - 1u;
+    const struct msghdr *whole = &m->header[i].msg_hdr;
+    segment_refused(io->segment_max, m->of[i].segment, err);
+    for (unsigned k = 0; k < m->of[i].packets; k++) {
+        struct msghdr one = *whole;
+        one.msg_iov = whole->msg_iov + k;
+        one.msg_iovlen = 1;
+        one.msg_control = NULL;
+        one.msg_controllen = 0;
+        if (m->of[i].segment == 0 || sendmsg(fd, &one, MSG_DONTWAIT) < 0)
+            count_add(&io->stats->send_errors, 1);
+    }
 }
 
 static void mmsg_send(struct io *io, struct io_messages *m)
@@ -119,7 +127,7 @@ static void mmsg_send(struct io *io, struct io_messages *m)
             if (n < 0 && errno == EINTR)
                 continue;
             if (n < 0)
-                refused(io, m, i++, errno); /* that one only: go on behind it */
+                refused(io, fd, m, i++, errno); /* that one only: go on behind it */
             else
                 i += (unsigned)n;
         }

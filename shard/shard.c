@@ -16,6 +16,7 @@ enum {
     IDLE_NS = 1000000000,     /* an idle shard turns once a second: expiry, watchdog */
     LAST_TURNS = 256,         /* batches answered after the order to stop */
     SEGMENT_MAX_BYTES = 1472, /* GSO segments start at what fits Ethernet, the kernel lowers it */
+    SEGMENT_RETRY_S = 60, /* ... and so often it is tried again: a route may have been to blame */
     STACK_BYTES = 256 * 1024,
 };
 
@@ -38,7 +39,8 @@ struct shard {
     uint8_t local;
     bool local_is_global;
     uint64_t drops_at_ns;
-    bool more_mail; /* the next turn must not sleep */
+    uint32_t seconds; /* counted by second_passed */
+    bool more_mail;   /* the next turn must not sleep */
     struct arrival arrivals[IO_ARRIVALS_MAX];
     unsigned chunk_count;
     struct datagram chunk[CHUNK];
@@ -176,12 +178,15 @@ static void wake_others(struct shard *s)
     s->lane->wake = 0;
 }
 
-static void drops_note(struct shard *s, uint64_t now_ns)
+/* Once a second: what the kernel dropped, and whether to try large segments again. */
+static void second_passed(struct shard *s, uint64_t now_ns)
 {
     if (now_ns - s->drops_at_ns < IDLE_NS)
         return;
     s->drops_at_ns = now_ns;
     count_set(&s->lane->stats.kernel_drops, socket_drops(s->sockets.narrow));
+    if (++s->seconds % SEGMENT_RETRY_S == 0)
+        s->segment_max = SEGMENT_MAX_BYTES;
 }
 
 /* Receive, decide, send. Returns how many arrivals there were. */
@@ -197,7 +202,7 @@ static unsigned shard_turn(struct shard *s, uint64_t timeout_ns)
     s->port->recycle(s->io);
     wake_others(s);
     server_tick(s->lane, &now);
-    drops_note(s, now.ns);
+    second_passed(s, now.ns);
     if (arrivals > 0)
         histogram_add(&s->lane->stats.batch_seconds, seconds_bounds, clock_ns() - now.ns);
     return arrivals;
@@ -221,7 +226,7 @@ static void *shard_main(void *arg)
     semaphore_wait(&s->all->go);
     while (!atomic_load_explicit(&s->all->stopping, memory_order_relaxed))
         shard_turn(s, s->all->busy_poll || s->more_mail ? 0 : IDLE_NS);
-    for (int i = 0; i < LAST_TURNS && shard_turn(s, 0) > 0; i++)
+    for (int i = 0; i < LAST_TURNS && (shard_turn(s, 0) > 0 || s->more_mail); i++)
         continue; /* what was received is answered */
     return NULL;
 }

@@ -97,11 +97,14 @@ static int member_open(const struct socket_set *s, int family)
     return fd;
 }
 
-static int narrow_open(struct socket_set *s, const struct config *c, int family)
+static int narrow_open(struct socket_set *s, const struct config *c, int family,
+                       const char **failed)
 {
+    *failed = "bind";
     int fd = member_open(s, family);
     if (fd < 0)
         return fd;
+    *failed = "options";
     int err = discovery_set(fd, family, IP_PMTUDISC_PROBE, IPV6_PMTUDISC_PROBE);
     if (err == 0)
         err = option_set(fd, SOL_UDP, UDP_GRO, 1);
@@ -215,7 +218,7 @@ int sockets_open(struct socket_set *ret, const struct config *c, unsigned shards
     int err = claim_any_family(&s, &c->addr, &family);
     s.dual_stack = family == AF_INET6;
     for (unsigned i = 0; err == 0 && i < shards; i++) {
-        int fd = narrow_open(&s, c, family);
+        int fd = narrow_open(&s, c, family, failed);
         if (fd < 0) {
             err = fd;
             break;
@@ -223,6 +226,7 @@ int sockets_open(struct socket_set *ret, const struct config *c, unsigned shards
         s.of[s.count++] = (struct io_sockets){.family = family, .narrow = fd, .wide = -1};
     }
     if (err == 0) {
+        *failed = "wide sockets";
         s.steer_error = -steer_attach(s.of[0].narrow, key, shards);
         err = wides_open(&s, c, family);
     }

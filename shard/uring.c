@@ -18,7 +18,8 @@
 
 enum {
     RING_SQES = IO_SEND_MAX + 8,
-    RING_CQES = 1024, /* receives, failed sends of two flushes, wakes */
+    RING_CQES = 1024, /* receives, wakes, failed sends; more than that waits in the kernel */
+    SUBMIT_TRIES = 8,
     BUFFER_GROUP = 1,
     NAME_ROOM = 32, /* a sockaddr_in6 and padding: the control messages behind it stay aligned */
     BUFFER_HEAD = sizeof(struct io_uring_recvmsg_out) + NAME_ROOM + IO_CONTROL_MAX,
@@ -85,7 +86,8 @@ static int buffers_open(struct io *io)
 static int ring_open(struct io_uring *ring)
 {
     struct io_uring_params params = {
-        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
+        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_SUBMIT_ALL, /* one bad entry must not hold up those behind it */
         .cq_entries = RING_CQES,
     };
     return io_uring_queue_init_params(RING_SQES, ring, &params);
@@ -93,7 +95,7 @@ static int ring_open(struct io_uring *ring)
 
 static void uring_close(struct io *io)
 {
-    if (io->ring.ring_fd > 0)
+    if (io->ring.ring_fd >= 0)
         io_uring_queue_exit(&io->ring);
     if (io->wake >= 0)
         close(io->wake);
@@ -139,12 +141,21 @@ close_all:
     return err;
 }
 
+/* Hands all entries to the kernel. When it has no memory for them they are tried again, and given
+ * up only with the ring: the buffers they point to must not be used again before. */
+static void submit_all(struct io *io)
+{
+    for (int i = 0; io_uring_sq_ready(&io->ring) > 0 && i < SUBMIT_TRIES; i++)
+        if (io_uring_submit(&io->ring) < 0)
+            count_add(&io->stats->send_errors, 1);
+}
+
 /* A free submission entry; makes room by submitting. */
 static struct io_uring_sqe *sqe_get(struct io *io)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
     if (!sqe) {
-        io_uring_submit(&io->ring);
+        submit_all(io);
         sqe = io_uring_get_sqe(&io->ring);
     }
     assert(sqe); /* the queue was just emptied */
@@ -209,9 +220,7 @@ static void send_failed(struct io *io, const struct io_uring_cqe *cqe)
     if (cqe->res >= 0)
         return; /* success is skipped; this kernel may not */
     count_add(&io->stats->send_errors, packets);
-    if (segment > 1 && segment <= *io->segment_max &&
-        (cqe->res == -EMSGSIZE || cqe->res == -EINVAL))
-        *io->segment_max = segment - 1u;
+    segment_refused(io->segment_max, segment, -cqe->res);
 }
 
 static void woken(struct io *io, const struct io_uring_cqe *cqe)
@@ -232,12 +241,17 @@ static unsigned uring_wait(struct io *io, struct arrival arrivals[static IO_ARRI
         io->failing = false;
     }
     arm(io);
+    int err;
     if (timeout_ns == 0) {
-        io_uring_submit_and_get_events(&io->ring);
+        err = io_uring_submit_and_get_events(&io->ring);
     } else {
         struct __kernel_timespec timeout = {.tv_sec = (int64_t)(timeout_ns / 1000000000),
                                             .tv_nsec = (int64_t)(timeout_ns % 1000000000)};
-        io_uring_submit_and_wait_timeout(&io->ring, &cqe, 1, &timeout, NULL);
+        err = io_uring_submit_and_wait_timeout(&io->ring, &cqe, 1, &timeout, NULL);
+    }
+    if (err < 0 && err != -ETIME && err != -EINTR && err != -EAGAIN) {
+        count_add(&io->stats->receive_errors, 1);
+        io->failing = true;
     }
     unsigned head, seen = 0, n = 0;
     io_uring_for_each_cqe(&io->ring, head, cqe)
@@ -268,7 +282,7 @@ static void uring_send(struct io *io, struct io_messages *m)
         sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
         io_uring_sqe_set_data64(sqe, user_data(OP_SEND, m->of[i].packets, m->of[i].segment));
     }
-    io_uring_submit(&io->ring);
+    submit_all(io);
 }
 
 static void uring_recycle(struct io *io)

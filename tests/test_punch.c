@@ -447,7 +447,7 @@ static void test_budgets(void **state)
          "203.0.113.#:1",
          "198.51.100.#:1",
          7,
-         VERDICT_PUNCH_LIMITED},
+         VERDICT_PUNCH_TOTAL_LIMITED},
         {"loopback source and victim",
          {1, 1},
          {0, 1},
@@ -465,7 +465,7 @@ static void test_budgets(void **state)
          "127.0.0.1:#",
          "127.0.0.1:#",
          9,
-         VERDICT_PUNCH_LIMITED},
+         VERDICT_PUNCH_TOTAL_LIMITED},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct rig r;

@@ -26,8 +26,8 @@ static const uint64_t pause_ns = 100000000;     /* no accept that fails is tried
 /* What an epoll event belongs to: kind in the upper half of its data, index in the lower. */
 enum event_kind { EVENT_WAKE, EVENT_LISTENER, EVENT_CONN };
 
-/* slot[0..active) are the connections in use, the others are free. The source's address (IPv6: its
- * /64) lies beside the pointer, so that counting a source touches no connection. */
+/* slot[0..active) are the connections in use, the others are free. The source lies beside the
+ * pointer, so that counting a source touches no connection. */
 struct slot {
     struct conn *conn;
     struct endpoint source;
@@ -91,12 +91,27 @@ static int edge_register(const struct edge *e, int fd, uint32_t events, enum eve
     return epoll_ctl(e->epoll, operation, fd, &event) < 0 ? -errno : 0;
 }
 
-static unsigned source_count(const struct edge *e, const struct endpoint *source)
+static unsigned source_count(const struct edge *e, const struct endpoint *source, unsigned bits)
 {
     unsigned count = 0;
     for (unsigned i = 0; i < e->active; i++)
-        count += endpoint_same_ip(&e->slot[i].source, source);
+        count += endpoint_same_prefix(&e->slot[i].source, source, bits);
     return count;
+}
+
+/* Whether its source may have one more connection. */
+static bool source_has_room(const struct edge *e, const struct endpoint *source)
+{
+    const struct edge_limits *l = &e->limits;
+    if (endpoint_is_v4(source))
+        return source_count(e, source, 32) < l->per_ipv4;
+    return source_count(e, source, 64) < l->per_ipv6_64 &&
+           source_count(e, source, 48) < l->per_ipv6_64 * EDGE_IPV6_48_TIMES;
+}
+
+static bool conn_in_use(const struct edge *e, const struct conn *c)
+{
+    return c->slot < e->active && e->slot[c->slot].conn == c;
 }
 
 static void conn_remove(struct edge *e, struct conn *c)
@@ -109,6 +124,33 @@ static void conn_remove(struct edge *e, struct conn *c)
     e->slot[c->slot].conn->slot = c->slot;
     e->slot[last] = freed;
     count_set(&e->stats.connections, e->active);
+}
+
+/* Which of two connections gives up its place first: an idle one, then one whose head is awaited,
+ * the older of equals. An answer is never cut off. */
+static bool yields_before(const struct conn *a, const struct conn *b)
+{
+    if (a->state != b->state)
+        return a->state == CONN_IDLE;
+    return a->deadline_ns < b->deadline_ns;
+}
+
+/* Ends a connection that does nothing, so that a full pool cannot keep a load balancer's check out.
+ */
+static bool room_made(struct edge *e)
+{
+    struct conn *victim = NULL;
+    for (unsigned i = 0; i < e->active; i++) {
+        struct conn *c = e->slot[i].conn;
+        bool waits = c->state == CONN_IDLE || c->state == CONN_HEAD;
+        if (waits && (!victim || yields_before(c, victim)))
+            victim = c;
+    }
+    if (!victim)
+        return false;
+    conn_remove(e, victim);
+    count_add(&e->stats.refused, 1);
+    return true;
 }
 
 /* Waits for what the connection wants now; the next deadline may be its own. */
@@ -130,11 +172,7 @@ static void conn_rearm(struct edge *e, struct conn *c)
 static bool conn_add(struct edge *e, int fd, unsigned listener, const struct endpoint *from,
                      const struct conn_turn *turn)
 {
-    bool v4 = endpoint_is_v4(from);
-    struct endpoint source = endpoint_prefix(from, v4 ? 32 : 64);
-    unsigned cap = v4 ? e->limits.per_ipv4 : e->limits.per_ipv6_64;
-
-    if (e->active >= e->limits.connections || source_count(e, &source) >= cap)
+    if (!source_has_room(e, from) || (e->active >= e->limits.connections && !room_made(e)))
         return false;
     struct conn *c = e->slot[e->active].conn;
     if (edge_register(e, fd, EPOLLIN, EVENT_CONN, (unsigned)(c - e->pool), EPOLL_CTL_ADD) < 0)
@@ -142,7 +180,7 @@ static bool conn_add(struct edge *e, int fd, unsigned listener, const struct end
     conn_open(c, fd, &e->listener[listener], turn);
     c->events = EPOLLIN;
     c->slot = e->active;
-    e->slot[e->active++].source = source;
+    e->slot[e->active++].source = *from;
     conn_rearm(e, c);
     count_add(&e->stats.accepted, 1);
     count_set(&e->stats.connections, e->active);
@@ -291,6 +329,8 @@ static void edge_event(struct edge *e, const struct epoll_event *event,
         edge_accept(e, index, turn);
         return;
     case EVENT_CONN:
+        if (!conn_in_use(e, &e->pool[index]))
+            return; /* it gave up its place earlier in this turn */
         if (conn_ready(&e->pool[index], turn))
             conn_rearm(e, &e->pool[index]);
         else

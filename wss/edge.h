@@ -2,8 +2,8 @@
  *
  * Never touches a shard's state but to read counters. Connections are a fixed pool; every
  * connection has one absolute deadline for the whole request head and an idle limit between
- * requests; sources are capped. A slow reader keeps its own answer only. What one connection does
- * is in conn.h. */
+ * requests; sources are capped; when the pool is full, the one that has waited longest goes. A slow
+ * reader keeps its own answer only. What one connection does is in conn.h. */
 #ifndef BEACON_WSS_EDGE_H
 #define BEACON_WSS_EDGE_H
 
@@ -16,7 +16,8 @@ enum {
     EDGE_CONNECTIONS_MAX = 1024,
     EDGE_PER_IPV4 = 64, /* connections of one address; IPv6: EDGE_PER_IPV6_64 of a /64 */
     EDGE_PER_IPV6_64 = 16,
-    EDGE_HEAD_SECONDS = 5, /* from accept or from the first byte after idling */
+    EDGE_IPV6_48_TIMES = 4, /* and so many times that of a /48 */
+    EDGE_HEAD_SECONDS = 5,  /* from accept or from the first byte after idling */
     EDGE_IDLE_SECONDS = 15,
     EDGE_WRITE_SECONDS = 10, /* for the whole answer */
 };
@@ -65,7 +66,7 @@ void edge_close(struct edge *e);
 /* Counters for /metrics, any thread. */
 struct edge_stats {
     _Atomic uint64_t accepted;     /* connections that got a place */
-    _Atomic uint64_t refused;      /* closed at once: pool or source is full, no descriptor left */
+    _Atomic uint64_t refused;      /* no place: source or pool full, no descriptor left */
     _Atomic uint64_t requests;     /* given to a handler */
     _Atomic uint64_t bad_requests; /* refused by the parser, or with a body */
     _Atomic uint64_t timeouts;    /* head too slow or answer not taken; not: idle after a request */
