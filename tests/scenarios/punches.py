@@ -179,4 +179,4 @@ def total_budget(case):
             a.send(punch(A, B))
         got = len(a.drain())
         within(got, 2, 5, "commands within the shard's total")
-        b.counts("punch", "rate_limited", 20 - got)
+        b.counts("punch", "total_limited", 20 - got)
