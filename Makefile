@@ -72,12 +72,13 @@ $(PROGRAMS): $B/%: $B/cmd/%.o $B/core.a
 	@echo "LINK $@"
 	$Q$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(LIBS)
 
-$B/beacon.8 $B/beacon.conf.5: $B/%: cmd/%.in $B/beacon
-	$B/beacon --print-man >$B/options.mdoc
-	sed -e '/@OPTIONS@/{r $B/options.mdoc' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< >$@
+$B/options.mdoc: $B/beacon
+	@$B/beacon --print-man >$@
+$(MANUALS): $B/%: cmd/%.in $B/options.mdoc
+	@sed -e '/@OPTIONS@/{r $B/options.mdoc' -e 'd}' -e 's/@VERSION@/$(VERSION)/' $< >$@
 
 $B/beacon.bash: $B/beacon
-	$B/beacon --print-completion >$@
+	@$B/beacon --print-completion >$@
 
 install: all
 	install -D -m 755 $B/beacon $(DESTDIR)$(PREFIX)/bin/beacon
