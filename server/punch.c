@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <sodium/crypto_sign.h>
 #include "server/answer.h"
 #include "server/policy.h"
@@ -11,7 +12,11 @@ struct grant_used {
     int64_t expiry; /* Unix seconds; 0: free */
 };
 
-enum { GRANT_WAYS = 4, GRANT_SETS = 1024 };
+enum {
+    GRANT_WAYS = 4,
+    GRANT_SETS = 1024,
+    NAMED_TIMES = 32, /* a /24 (IPv6: /48) may be named so many times as often as one address */
+};
 
 struct grant_memory {
     struct grant_used set[GRANT_SETS][GRANT_WAYS];
@@ -112,40 +117,60 @@ static struct rate rate_of_pairs(struct rate rate)
     return rate;
 }
 
-/* Every budget that one punch spends. All are asked before any is taken. */
+/* The budgets that one punch spends. */
+struct spending {
+    unsigned count;
+    struct {
+        uint64_t hash;
+        struct rate rate;
+        enum verdict refusal;
+    } of[6];
+};
+
+static void spend(struct spending *s, uint64_t hash, struct rate rate, enum verdict refusal)
+{
+    assert(s->count < sizeof s->of / sizeof *s->of);
+    s->of[s->count].hash = hash;
+    s->of[s->count].rate = rate;
+    s->of[s->count++].refusal = refusal;
+}
+
+/* Both commands name an address; what is spent is the budget of its prefix. */
+static void spend_named(const struct lane *l, struct spending *s, const struct endpoint *a,
+                        const struct endpoint *b, bool wide, struct rate rate)
+{
+    uint64_t hash_a = limit_hash_prefix(
+        l, a, endpoint_is_v4(a) ? (wide ? 24 : 32) : (wide ? 48 : 64), LIMIT_IS_NAMED);
+    uint64_t hash_b = limit_hash_prefix(
+        l, b, endpoint_is_v4(b) ? (wide ? 24 : 32) : (wide ? 48 : 64), LIMIT_IS_NAMED);
+    bool same = hash_a == hash_b;
+    if (can_be_forged(a))
+        spend(s, hash_a, same ? rate_of_pairs(rate) : rate, VERDICT_PUNCH_VICTIM_LIMITED);
+    if (can_be_forged(b) && !same)
+        spend(s, hash_b, rate, VERDICT_PUNCH_VICTIM_LIMITED);
+}
+
+/* All budgets are asked before any is taken. */
 static enum verdict punch_budget(struct lane *l, const struct datagram *d,
                                  const struct msg_punch *m, const struct endpoint *target,
                                  const struct moment *now)
 {
-    enum { SOURCE, PAIR, VICTIM_A, VICTIM_B, BUDGETS };
     const struct rules *rules = l->rules;
-    uint64_t named = limit_hash_source(l, &d->from, LIMIT_IS_NAMED);
-    uint64_t named_too = limit_hash_source(l, target, LIMIT_IS_NAMED);
-    const struct {
-        uint64_t hash;
-        struct rate rate;
-        bool applies;
-        enum verdict refusal;
-    } budget[BUDGETS] = {
-        [SOURCE] = {limit_hash_source(l, &d->from, LIMIT_SENDS), rules->punch_rate,
-                    can_be_forged(&d->from), VERDICT_PUNCH_LIMITED},
-        [PAIR] = {limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate, true,
-                  VERDICT_PUNCH_PAIR_LIMITED},
-        [VICTIM_A] = {named,
-                      named == named_too ? rate_of_pairs(rules->punch_victim_rate)
-                                         : rules->punch_victim_rate,
-                      can_be_forged(&d->from), VERDICT_PUNCH_VICTIM_LIMITED},
-        [VICTIM_B] = {named_too, rules->punch_victim_rate,
-                      can_be_forged(target) && named != named_too, VERDICT_PUNCH_VICTIM_LIMITED},
-    };
-    for (int i = 0; i < BUDGETS; i++)
-        if (budget[i].applies && !limit_allows(&l->punch, budget[i].hash, budget[i].rate, now->ns))
-            return budget[i].refusal;
+    struct spending s = {.count = 0};
+    if (can_be_forged(&d->from))
+        spend(&s, limit_hash_source(l, &d->from, LIMIT_SENDS), rules->punch_rate,
+              VERDICT_PUNCH_LIMITED);
+    spend(&s, limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate,
+          VERDICT_PUNCH_PAIR_LIMITED);
+    spend_named(l, &s, &d->from, target, false, rules->punch_victim_rate);
+    spend_named(l, &s, &d->from, target, true, rate_times(rules->punch_victim_rate, NAMED_TIMES));
+    for (unsigned i = 0; i < s.count; i++)
+        if (!limit_allows(&l->punch, s.of[i].hash, s.of[i].rate, now->ns))
+            return s.of[i].refusal;
     if (!limit_take(&l->total, TOTAL_PUNCH, rules->punch_total, now->ns))
         return VERDICT_PUNCH_TOTAL_LIMITED;
-    for (int i = 0; i < BUDGETS; i++)
-        if (budget[i].applies)
-            limit_take(&l->punch, budget[i].hash, budget[i].rate, now->ns);
+    for (unsigned i = 0; i < s.count; i++)
+        limit_take(&l->punch, s.of[i].hash, s.of[i].rate, now->ns);
     return VERDICT_PUNCH_COMMANDED;
 }
 

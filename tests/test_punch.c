@@ -554,6 +554,39 @@ static void punch_never_overspends_the_named_address(void **state)
     rig_close(&r);
 }
 
+/* Many addresses of one network are named: the network has its own, 32-fold budget. */
+static void named_network_has_a_budget(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target;
+        unsigned commanded;
+    } cases[] = {
+        {"198.51.100.#:1", 2 * 32},      /* a /24 */
+        {"198.51.#.1:1", 100},           /* a /24 each */
+        {"[2001:db8:1:#::1]:1", 2 * 32}, /* a /48 */
+        {"[2001:db8:#::1]:1", 100},      /* a /48 each */
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct rig r;
+        char target[64], requester[64];
+        unsigned commanded = 0;
+        rig_open(&r, 1, 1000);
+        r.rules.punch_victim_rate = (struct rate){1, 2};
+        for (uint32_t n = 1; n <= 100; n++) {
+            const char *hash = strchr(cases[i].target, '#');
+            snprintf(target, sizeof target, "%.*s%u%s", (int)(hash - cases[i].target),
+                     cases[i].target, n, hash + 1);
+            snprintf(requester, sizeof requester, "11.%u.0.1:1", n);
+            rig_node(&r, target, n);
+            commanded += rig_punch(&r, requester, 1000 + n, n) == VERDICT_PUNCH_COMMANDED;
+        }
+        if (commanded != cases[i].commanded)
+            fail_msg("%s: %u commanded", cases[i].target, commanded);
+        rig_close(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -571,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_budgets),
         cmocka_unit_test(test_refusal_spends_nothing),
         cmocka_unit_test(test_whitelist),
+        cmocka_unit_test(named_network_has_a_budget),
         cmocka_unit_test(punch_never_overspends_the_named_address),
     };
     if (sodium_init() < 0)
