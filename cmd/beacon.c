@@ -1,7 +1,5 @@
 /* beacon - the server: reads its configuration, opens everything, then waits for signals. */
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -12,25 +10,23 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
+#include "cmd/load.h"
 #include "cmd/log.h"
 #include "cmd/notify.h"
+#include "cmd/say.h"
 #include "cmd/version.h"
 #include "cmd/watch.h"
+#include "proto/sockaddr.h"
 #include "server/config.h"
 #include "server/server.h"
 #include "shard/shard.h"
 #include "wss/admin.h"
 #include "wss/edge.h"
 
-extern char **environ;
-
 enum {
-    EXIT_USAGE = 2,
-    FILE_MAX_BYTES = 1 << 20,
     HUGE_PAGE = 2 << 20,
     NOFILE_BASE = 32,     /* standard streams, epoll, probes, notify, spare */
     NOFILE_PER_SHARD = 4, /* two sockets, ring, wake */
@@ -54,64 +50,7 @@ struct beacon {
     struct watch watch;
 };
 
-/* --- configuration --- */
-
-/* A whole small file. NULL with errno. */
-static char *file_read(const char *path, size_t *ret_len)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return NULL;
-    char *text = malloc(FILE_MAX_BYTES);
-    size_t len = 0;
-    ssize_t n = text ? 1 : -1;
-    while (n > 0 && len < FILE_MAX_BYTES) {
-        n = read(fd, text + len, FILE_MAX_BYTES - len);
-        len += n > 0 ? (size_t)n : 0;
-    }
-    int err = n < 0 ? errno : n > 0 ? EFBIG : 0;
-    close(fd);
-    if (err) {
-        free(text);
-        errno = err;
-        return NULL;
-    }
-    *ret_len = len;
-    return text;
-}
-
-static void environment_unknown(const char *name)
-{
-    log_line(LOG_WARN, "config", "environment variable of no option", "name=%s", log_quote(name));
-}
-
-static bool config_load_file(struct config *c, const char *path, struct config_error *error)
-{
-    size_t len;
-    char *text = file_read(path, &len);
-    if (!text) {
-        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(errno));
-        return false;
-    }
-    bool ok = config_read(c, path, text, len, error);
-    free(text);
-    return ok;
-}
-
-/* All sources in their order. Returns 0, or the exit code with `error` filled. */
-static int config_load(struct config *c, int argc, char **argv, struct config_error *error)
-{
-    config_init(c);
-    error->usage = false;
-    const char *path = config_find_file(argc, argv, environ);
-    if (path && *path && !config_load_file(c, path, error))
-        return EX_CONFIG;
-    if (!config_read_environment(c, environ, environment_unknown, error))
-        return EX_CONFIG;
-    if (!config_read_flags(c, argc, argv, error))
-        return error->usage ? EXIT_USAGE : EX_CONFIG;
-    return config_finish(c, error) ? 0 : EX_CONFIG;
-}
+/* --- commands --- */
 
 static int print_help(void)
 {
@@ -174,13 +113,6 @@ static int exit_code_of(int err)
     default:
         return EXIT_FAILURE;
     }
-}
-
-static const char *endpoint_text(const struct endpoint *e)
-{
-    static _Thread_local char text[4][ENDPOINT_TEXT_MAX];
-    static _Thread_local unsigned turn;
-    return endpoint_format(e, text[turn++ % 4]);
 }
 
 /* Descriptors for everything that the configuration asks for. */
@@ -278,10 +210,10 @@ static int edge_listen(struct beacon *b)
 /* Whether this host has a way to `to`: asks for a route, sends nothing. */
 static bool reachable(const struct endpoint *to)
 {
-    struct sockaddr_in6 name = {.sin6_family = AF_INET6, .sin6_port = htons(to->port)};
-    memcpy(&name.sin6_addr, to->ip, sizeof name.sin6_addr);
+    union name name;
+    socklen_t len = name_of_endpoint(&name, to, AF_INET6, 0);
     int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    bool yes = fd >= 0 && connect(fd, (const struct sockaddr *)&name, sizeof name) == 0;
+    bool yes = fd >= 0 && connect(fd, &name.any, len) == 0;
     if (fd >= 0)
         close(fd);
     return yes;
@@ -290,11 +222,10 @@ static bool reachable(const struct endpoint *to)
 /* Where a probe of our own reaches the UDP port in each family. */
 static void probes_set(struct beacon *b)
 {
-    static const uint8_t zero[16], loop4[4] = {127, 0, 0, 1}, loop6[16] = {[15] = 1};
+    static const uint8_t loop4[4] = {127, 0, 0, 1}, loop6[16] = {[15] = 1};
     struct endpoint bound = b->report.bound;
-    bool any6 = memcmp(bound.ip, zero, 16) == 0;
-    bool any4 = endpoint_is_v4(&bound) && memcmp(bound.ip + 12, zero, 4) == 0;
-    if (any4 || any6)
+    bool any = endpoint_is_any(&bound), any6 = any && !endpoint_is_v4(&bound);
+    if (any)
         b->admin.probe4 = endpoint_of(loop4, 4, bound.port);
     else if (endpoint_is_v4(&bound))
         b->admin.probe4 = bound;
@@ -333,82 +264,6 @@ static int threads_start(struct beacon *b)
     for (int ms = 0; err == 0 && ms < READY_MS && !admin_is_ready(&b->admin); ms++)
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     return err;
-}
-
-static void say_listeners(const struct beacon *b)
-{
-    const struct shards_report *r = &b->report;
-    const struct config *c = b->config;
-    log_line(LOG_INFO, "udp", "listening",
-             "addr=%s io=%s shards=%u dual_stack=%s busy_poll=%s max_nodes=%" PRIu32,
-             endpoint_text(&r->bound), r->io, b->server->lane_count, r->dual_stack ? "yes" : "no",
-             c->busy_poll ? "yes" : "no", c->max_nodes);
-    for (unsigned i = 0; i < b->listener_count; i++)
-        log_line(LOG_INFO, b->listener[i].name, "listening", "addr=%s",
-                 endpoint_text(&b->listener[i].at));
-    if (!r->dual_stack && !endpoint_is_v4(&r->bound))
-        log_line(LOG_WARN, "udp", "this host has no IPv6, serving IPv4 only", NULL);
-    if (r->steer_error)
-        log_line(LOG_WARN, "udp", "no steering, shards pass registrations on", "error=%s",
-                 log_quote(strerror(r->steer_error)));
-    if (r->receive_buffer < c->receive_buffer)
-        log_line(LOG_WARN, "udp", "receive buffer smaller than asked for",
-                 "granted=%" PRIu64 " wanted=%" PRIu64 " hint=%s", r->receive_buffer,
-                 c->receive_buffer, log_quote("raise net.core.rmem_max or grant CAP_NET_ADMIN"));
-    if (r->send_buffer < c->send_buffer)
-        log_line(LOG_WARN, "udp", "send buffer smaller than asked for",
-                 "granted=%" PRIu64 " wanted=%" PRIu64 " hint=%s", r->send_buffer, c->send_buffer,
-                 log_quote("raise net.core.wmem_max or grant CAP_NET_ADMIN"));
-    if (c->has_metrics && ip_scope(c->metrics.ip) != SCOPE_LOOPBACK)
-        log_line(LOG_WARN, "metrics", "served without a token beyond this host", "hint=%s",
-                 log_quote("let a firewall keep strangers out, or listen on 127.0.0.1"));
-    if (c->rules.allow_private == PRIVATE_YES && !c->dev)
-        log_line(LOG_WARN, "beacon", "allow-private: special-purpose addresses may register",
-                 "hint=%s", log_quote("for labs and private networks only"));
-    if (c->registry[0] || c->peers[0] || c->beacon_id || c->strict_gossip)
-        log_line(LOG_WARN, "beacon", "mesh options have no effect in this version", "hint=%s",
-                 log_quote("beacon-id, peers, registry and strict-gossip are taken, not used"));
-}
-
-static void probe_text(const struct endpoint *at, const char *family, char *text, size_t capacity)
-{
-    int64_t ns = at->port ? stun_probe(at, ADMIN_PROBE_WAIT_MS) : -EAFNOSUPPORT;
-    if (ns >= 0)
-        snprintf(text, capacity, "STUN %s ok (%.2f ms)", family, (double)ns / 1e6);
-    else
-        snprintf(text, capacity, "STUN %s %s", family,
-                 at->port ? strerror((int)-ns) : "not served");
-}
-
-/* Where somebody on this host reaches a listener. */
-static const char *local_text(const struct endpoint *at)
-{
-    static const uint8_t zero[16], loop4[4] = {127, 0, 0, 1};
-    struct endpoint local = endpoint_of(loop4, 4, at->port);
-    bool any =
-        memcmp(at->ip, zero, 16) == 0 || (endpoint_is_v4(at) && memcmp(at->ip + 12, zero, 4) == 0);
-    return endpoint_text(any ? &local : at);
-}
-
-/* The box that --dev prints: what is there, whether it works, what to try. */
-static void say_dev(const struct beacon *b)
-{
-    char v4[96], v6[96];
-    probe_text(&b->admin.probe4, "v4", v4, sizeof v4);
-    probe_text(&b->admin.probe6, "v6", v6, sizeof v6);
-    printf("\n  beacon %s (%s), for development: private addresses may register\n\n",
-           beacon_version, beacon_revision);
-    printf("  UDP      %s  %u shard%s, io %s\n", endpoint_text(&b->report.bound),
-           b->server->lane_count, b->server->lane_count == 1 ? "" : "s", b->report.io);
-    for (unsigned i = 0; i < b->listener_count; i++)
-        printf("  %-8s http://%s/%s\n", b->listener[i].name, endpoint_text(&b->listener[i].at),
-               strcmp(b->listener[i].name, "health") == 0 ? "readyz" : "metrics");
-    printf("  probe    %s, %s\n", v4, v6);
-    if (b->listener_count > 0)
-        printf("\n  Next, in another terminal:\n    curl -s http://%s/%s | head -n 40\n",
-               local_text(&b->listener[0].at), b->admin.metrics_on_health ? "metrics" : "readyz");
-    printf("  Ctrl-C stops.\n\n");
-    fflush(stdout);
 }
 
 /* --- running --- */
@@ -564,9 +419,17 @@ static int beacon_run(struct beacon *b)
         beacon_close(b);
         return exit_code_of(err);
     }
-    say_listeners(b);
+    struct started started = {
+        .config = b->config,
+        .report = &b->report,
+        .shards = b->server->lane_count,
+        .listener = b->listener,
+        .listener_count = b->listener_count,
+        .admin = &b->admin,
+    };
+    say_listeners(&started);
     if (b->config->dev)
-        say_dev(b);
+        say_dev(&started);
     log_line(LOG_INFO, "beacon", "ready", "version=%s revision=%s", beacon_version,
              beacon_revision);
     notify_send("READY=1");

@@ -37,6 +37,13 @@ static inline bool endpoint_is_v4(const struct endpoint *e)
     return memcmp(e->ip, mapped, sizeof mapped) == 0;
 }
 
+/* The wildcard of either family. */
+static inline bool endpoint_is_any(const struct endpoint *e)
+{
+    static const uint8_t zero[16];
+    return memcmp(e->ip, zero, 16) == 0 || (endpoint_is_v4(e) && memcmp(e->ip + 12, zero, 4) == 0);
+}
+
 static inline bool endpoint_same_ip(const struct endpoint *a, const struct endpoint *b)
 {
     return memcmp(a->ip, b->ip, sizeof a->ip) == 0;

@@ -3,20 +3,6 @@
 #include <string.h>
 #include "shard/group.h"
 
-static socklen_t name_write(struct sockaddr_in6 *name, const struct outgoing *o, int family)
-{
-    if (family == AF_INET) {
-        struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(o->to.port)};
-        memcpy(&v4.sin_addr, o->to.ip + 12, 4);
-        memcpy(name, &v4, sizeof v4);
-        return sizeof v4;
-    }
-    *name = (struct sockaddr_in6){
-        .sin6_family = AF_INET6, .sin6_port = htons(o->to.port), .sin6_scope_id = o->scope};
-    memcpy(&name->sin6_addr, o->to.ip, 16);
-    return sizeof *name;
-}
-
 /* Appends one control message; `used` grows by its space. */
 static void control_write(uint8_t *control, size_t *used, int level, int type, const void *value,
                           size_t len)
@@ -87,7 +73,7 @@ void group_build(struct group *g, const struct outbox *out, const struct service
             source_write(g->control[at], &control, service->ip[o->local], family);
         *h = (struct msghdr){
             .msg_name = &g->name[at],
-            .msg_namelen = name_write(&g->name[at], o, family),
+            .msg_namelen = name_of_endpoint(&g->name[at], &o->to, family, o->scope),
             .msg_iov = &g->piece[i],
             .msg_iovlen = n,
             .msg_control = control ? g->control[at] : NULL,

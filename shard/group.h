@@ -5,6 +5,7 @@
 #ifndef BEACON_SHARD_GROUP_H
 #define BEACON_SHARD_GROUP_H
 
+#include "proto/sockaddr.h"
 #include "server/server.h"
 #include "shard/io.h"
 
@@ -15,7 +16,7 @@ enum {
 
 struct group {
     struct io_messages messages;
-    struct sockaddr_in6 name[IO_SEND_MAX]; /* or a sockaddr_in in the same place */
+    union name name[IO_SEND_MAX];
     struct iovec piece[OUTBOX_MAX];
     _Alignas(8) uint8_t control[IO_SEND_MAX][64]; /* segment size and packet info */
 };

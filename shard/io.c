@@ -29,22 +29,6 @@ void segment_refused(uint32_t *segment_max, uint16_t segment, int err)
         *segment_max = segment - 1u;
 }
 
-static void address_from(struct arrival *a, const void *name)
-{
-    const struct sockaddr *any = name;
-    if (any->sa_family == AF_INET) {
-        struct sockaddr_in v4;
-        memcpy(&v4, name, sizeof v4);
-        a->from = endpoint_of((const uint8_t *)&v4.sin_addr, 4, ntohs(v4.sin_port));
-        a->scope = 0;
-    } else {
-        struct sockaddr_in6 v6;
-        memcpy(&v6, name, sizeof v6);
-        a->from = endpoint_of((const uint8_t *)&v6.sin6_addr, 16, ntohs(v6.sin6_port));
-        a->scope = v6.sin6_scope_id;
-    }
-}
-
 static void local_from(struct arrival *a, const void *ip, size_t len)
 {
     struct endpoint local = endpoint_of(ip, len, 0);
@@ -52,9 +36,9 @@ static void local_from(struct arrival *a, const void *ip, size_t len)
     a->has_local = true;
 }
 
-void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control)
+void arrival_from_msg(struct arrival *a, const union name *name, const struct msghdr *control)
 {
-    address_from(a, name);
+    a->from = endpoint_of_name(name, &a->scope);
     a->segment = 0;
     a->has_local = false;
     struct msghdr m = *control; /* CMSG_NXTHDR wants it writable */

@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include "proto/endpoint.h"
+#include "proto/sockaddr.h"
 #include "server/stats.h"
 
 enum {
@@ -92,7 +92,7 @@ uint8_t *io_buffers_new(size_t size);
  * destination's fault), or to 0 where the device cannot segment at all. */
 void segment_refused(uint32_t *segment_max, uint16_t segment, int err);
 
-/* Shared by the ports: what recvmsg gave -> arrival. `name` is a sockaddr_in or sockaddr_in6. */
-void arrival_from_msg(struct arrival *a, const void *name, const struct msghdr *control);
+/* Shared by the ports: what recvmsg gave -> arrival. */
+void arrival_from_msg(struct arrival *a, const union name *name, const struct msghdr *control);
 
 #endif

@@ -17,7 +17,7 @@ struct io {
     int wake;
     struct mmsghdr header[IO_BUFFERS];
     struct iovec piece[IO_BUFFERS];
-    struct sockaddr_in6 name[IO_BUFFERS];
+    union name name[IO_BUFFERS];
     _Alignas(8) uint8_t control[IO_BUFFERS][IO_CONTROL_MAX];
     uint8_t *buffers; /* IO_BUFFERS of IO_PAYLOAD_MAX */
 };

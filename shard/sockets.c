@@ -12,35 +12,6 @@ enum {
     BIND_PAUSE_MS = 20,
 };
 
-struct address {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-    };
-    socklen_t len;
-};
-
-static struct address address_of(const struct endpoint *e, int family)
-{
-    struct address a = {.len = sizeof a.v6};
-    if (family == AF_INET) {
-        a.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(e->port)};
-        memcpy(&a.v4.sin_addr, e->ip + 12, 4);
-        a.len = sizeof a.v4;
-    } else {
-        a.v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(e->port)};
-        memcpy(&a.v6.sin6_addr, e->ip, 16);
-    }
-    return a;
-}
-
-static bool is_wildcard(const struct endpoint *e)
-{
-    static const uint8_t zero[16];
-    return memcmp(e->ip, zero, 16) == 0 || (endpoint_is_v4(e) && memcmp(e->ip + 12, zero, 4) == 0);
-}
-
 static int option_set(int fd, int level, int name, int value)
 {
     return setsockopt(fd, level, name, &value, sizeof value) < 0 ? -errno : 0;
@@ -83,12 +54,13 @@ static int discovery_set(int fd, int family, int v4, int v6)
 /* One member of the group, bound. */
 static int member_open(const struct socket_set *s, int family)
 {
-    struct address a = address_of(&s->bound, family);
+    union name name;
+    socklen_t len = name_of_endpoint(&name, &s->bound, family, 0);
     int fd = socket_new(family);
     if (fd < 0)
         return fd;
     int err = option_set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    if (err == 0 && bind(fd, &a.any, a.len) < 0)
+    if (err == 0 && bind(fd, &name.any, len) < 0)
         err = -errno;
     if (err < 0) {
         close(fd);
@@ -141,13 +113,14 @@ static int claim_once(struct socket_set *s, const struct endpoint *addr, int fam
     int fd = socket_new(family);
     if (fd < 0)
         return fd;
-    struct address a = address_of(addr, family);
+    union name name;
+    socklen_t len = name_of_endpoint(&name, addr, family, 0);
     int err = 0;
-    if (bind(fd, &a.any, a.len) < 0 || getsockname(fd, &a.any, &a.len) < 0)
+    if (bind(fd, &name.any, len) < 0 || getsockname(fd, &name.any, &len) < 0)
         err = -errno;
     close(fd);
     s->bound = *addr;
-    s->bound.port = ntohs(family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
+    s->bound.port = endpoint_of_name(&name, NULL).port;
     return err;
 }
 
@@ -165,7 +138,7 @@ static int claim_any_family(struct socket_set *s, const struct endpoint *addr, i
 {
     *ret_family = AF_INET6;
     int err = claim(s, addr, AF_INET6);
-    bool v4_serves = endpoint_is_v4(addr) || is_wildcard(addr);
+    bool v4_serves = endpoint_is_v4(addr) || endpoint_is_any(addr);
     if ((err != -EAFNOSUPPORT && err != -EADDRNOTAVAIL) || !v4_serves)
         return err;
     *ret_family = AF_INET; /* a host without IPv6 */
@@ -212,7 +185,7 @@ static int wides_open(struct socket_set *s, const struct config *c, int family)
 int sockets_open(struct socket_set *ret, const struct config *c, unsigned shards,
                  struct owner_key key, const char **failed)
 {
-    struct socket_set s = {.any_address = is_wildcard(&c->addr)};
+    struct socket_set s = {.any_address = endpoint_is_any(&c->addr)};
     int family;
     *failed = "bind";
     int err = claim_any_family(&s, &c->addr, &family);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include "proto/sockaddr.h"
 #include "server/stats.h"
 #include "wss/conn.h"
 #include "wss/edge.h"
@@ -189,40 +190,12 @@ static bool conn_add(struct edge *e, int fd, unsigned listener, const struct end
 
 /* --- listening --- */
 
-static struct endpoint endpoint_of_name(const struct sockaddr_storage *name)
-{
-    if (name->ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const void *)name;
-        return endpoint_of(v6->sin6_addr.s6_addr, 16, ntohs(v6->sin6_port));
-    }
-    const struct sockaddr_in *v4 = (const void *)name;
-    return endpoint_of((const uint8_t *)&v4->sin_addr, 4, ntohs(v4->sin_port));
-}
-
-static socklen_t name_of_endpoint(const struct endpoint *at, int family,
-                                  struct sockaddr_storage *ret)
-{
-    memset(ret, 0, sizeof *ret);
-    if (family == AF_INET6) {
-        struct sockaddr_in6 *v6 = (void *)ret;
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(at->port);
-        memcpy(v6->sin6_addr.s6_addr, at->ip, sizeof at->ip);
-        return sizeof *v6;
-    }
-    struct sockaddr_in *v4 = (void *)ret;
-    v4->sin_family = AF_INET;
-    v4->sin_port = htons(at->port);
-    memcpy(&v4->sin_addr, at->ip + 12, 4); /* also right for the IPv6 wildcard: all zero */
-    return sizeof *v4;
-}
-
 /* A connection that got no place is closed at once; that a client sees, silence it would wait for.
  */
-static void edge_take(struct edge *e, int fd, unsigned listener,
-                      const struct sockaddr_storage *name, const struct conn_turn *turn)
+static void edge_take(struct edge *e, int fd, unsigned listener, const union name *name,
+                      const struct conn_turn *turn)
 {
-    struct endpoint from = endpoint_of_name(name);
+    struct endpoint from = endpoint_of_name(name, NULL);
     int on = 1;
 
     if (!conn_add(e, fd, listener, &from, turn)) {
@@ -273,10 +246,9 @@ static bool edge_turn_away(struct edge *e, int listen_fd)
 static void edge_accept(struct edge *e, unsigned listener, const struct conn_turn *turn)
 {
     for (unsigned i = 0; i < ACCEPTS_A_TURN; i++) {
-        struct sockaddr_storage name = {.ss_family = AF_UNSPEC};
+        union name name;
         socklen_t len = sizeof name;
-        int fd = accept4(e->listen_fd[listener], (struct sockaddr *)&name, &len,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(e->listen_fd[listener], &name.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             edge_take(e, fd, listener, &name, turn);
             continue;
@@ -369,8 +341,8 @@ static void *edge_run(void *arg)
 static int socket_listen(int family, struct endpoint *at)
 {
     int on = 1, off = 0, err;
-    struct sockaddr_storage name;
-    socklen_t len = name_of_endpoint(at, family, &name);
+    union name name;
+    socklen_t len = name_of_endpoint(&name, at, family, 0);
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
@@ -379,12 +351,12 @@ static int socket_listen(int family, struct endpoint *at)
         goto close_socket;
     if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) < 0)
         goto close_socket;
-    if (bind(fd, (struct sockaddr *)&name, len) < 0 || listen(fd, BACKLOG) < 0)
+    if (bind(fd, &name.any, len) < 0 || listen(fd, BACKLOG) < 0)
         goto close_socket;
     len = sizeof name;
-    if (getsockname(fd, (struct sockaddr *)&name, &len) < 0)
+    if (getsockname(fd, &name.any, &len) < 0)
         goto close_socket;
-    at->port = endpoint_of_name(&name).port;
+    at->port = endpoint_of_name(&name, NULL).port;
     return fd;
 
 close_socket:

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#include "proto/sockaddr.h"
 #include "proto/stun.h"
 #include "wss/probe.h"
 
@@ -19,17 +20,13 @@ static int64_t now_monotonic_ns(void)
 
 static int socket_connect(const struct endpoint *at)
 {
-    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(at->port)};
-    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(at->port)};
-    bool is_v4 = endpoint_is_v4(at);
-    memcpy(&v4.sin_addr, at->ip + 12, 4);
-    memcpy(&v6.sin6_addr, at->ip, 16);
-
-    int fd = socket(is_v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int family = endpoint_is_v4(at) ? AF_INET : AF_INET6;
+    union name name;
+    socklen_t len = name_of_endpoint(&name, at, family, 0);
+    int fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -errno;
-    const void *name = is_v4 ? (const void *)&v4 : (const void *)&v6;
-    if (connect(fd, name, is_v4 ? sizeof v4 : sizeof v6) < 0) {
+    if (connect(fd, &name.any, len) < 0) {
         int err = -errno;
         close(fd);
         return err;
