@@ -1,5 +1,6 @@
 /* beacon - the server: reads its configuration, opens everything, then waits for signals. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
@@ -151,11 +152,32 @@ static unsigned shards_wanted(const struct config *c)
     return count < 1 ? 1 : count > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : (unsigned)count;
 }
 
+/* Bytes that can be had without swapping, 0 when the host does not say. */
+static uint64_t memory_available(void)
+{
+    char line[128];
+    uint64_t kb = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && kb == 0 && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %" SCNu64, &kb) != 1)
+            kb = 0;
+    if (f)
+        fclose(f);
+    return kb * 1024;
+}
+
 static int memory_open(struct beacon *b, unsigned shards)
 {
     uint8_t seed[64];
     size_t size = server_size(b->config, shards);
     size = (size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
+    uint64_t available = memory_available();
+    if (available && size > available) { /* touching it would end us without a word */
+        log_line(LOG_ERROR, "beacon", "no memory for the node table",
+                 "bytes=%zu available=%" PRIu64 " max-nodes=%" PRIu32, size, available,
+                 b->config->max_nodes);
+        return -ENOMEM;
+    }
     b->memory = aligned_alloc(HUGE_PAGE, size);
     b->rules = malloc(sizeof *b->rules);
     if (!b->memory || !b->rules) {
@@ -440,6 +462,17 @@ static int beacon_run(struct beacon *b)
     return EXIT_SUCCESS;
 }
 
+/* Descriptors 0 to 2 are there, so that no socket of ours ever is stderr. */
+static bool streams_open(void)
+{
+    int fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO)
+        fd = open("/dev/null", O_RDWR);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -459,7 +492,7 @@ int main(int argc, char **argv)
     bool dump = command_take(&argc, argv, "dump-config");
     struct beacon b = {.argc = argc, .argv = argv, .config = malloc(sizeof *b.config)};
     struct config_error error;
-    if (!b.config || sodium_init() < 0)
+    if (!b.config || sodium_init() < 0 || !streams_open())
         return EXIT_FAILURE;
     log_open(LOG_INFO, LOG_TEXT); /* until the configuration says otherwise */
     int code = config_load(b.config, argc, argv, &error);

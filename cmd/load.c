@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <unistd.h>
 #include "cmd/load.h"
@@ -15,9 +16,15 @@ enum { FILE_MAX_BYTES = 1 << 20 };
 /* A whole small file. NULL with errno. */
 static char *file_read(const char *path, size_t *ret_len)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY); /* a FIFO must not hang us */
     if (fd < 0)
         return NULL;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        close(fd);
+        errno = ENOTSUP;
+        return NULL;
+    }
     char *text = malloc(FILE_MAX_BYTES);
     size_t len = 0;
     ssize_t n = text ? 1 : -1;
@@ -46,7 +53,8 @@ static bool config_load_file(struct config *c, const char *path, struct config_e
     size_t len;
     char *text = file_read(path, &len);
     if (!text) {
-        snprintf(error->text, sizeof error->text, "%s: %s", path, strerror(errno));
+        snprintf(error->text, sizeof error->text, "%s: %s", path,
+                 errno == ENOTSUP ? "not a regular file" : strerror(errno));
         return false;
     }
     bool ok = config_read(c, path, text, len, error);

@@ -1,6 +1,7 @@
 #include "cmd/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -326,6 +327,12 @@ static void write_line(struct line *l)
     ssize_t n;
 
     put_end(l, "\n");
+    /* A pipe that nobody reads must not stop the program. It takes the line whole or not at all. */
+    struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&room, 1, 0) <= 0) {
+        suppressed_total++;
+        return;
+    }
     do {
         n = write(STDERR_FILENO, l->text, l->len);
     } while (n < 0 && errno == EINTR);

@@ -50,6 +50,8 @@ static struct grant_used *grant_find(struct grant_memory *g, uint64_t hash)
 static void grant_remember(struct grant_memory *g, const struct grant_used *used)
 {
     struct grant_used *set = g->set[used->grant_hash % GRANT_SETS], *place = &set[0];
+    if (grant_find(g, used->grant_hash))
+        return;
     for (int i = 1; i < GRANT_WAYS; i++)
         if (set[i].expiry < place->expiry)
             place = &set[i];
@@ -75,7 +77,7 @@ static bool grant_in_time(const struct msg_punch *m, const struct rules *rules, 
 /* VERDICT_PUNCH_COMMANDED when the grant is good. The signature comes last: it costs as much as
  * twenty relays. */
 static enum verdict grant_check(struct lane *l, const struct datagram *d, const struct msg_punch *m,
-                                const struct moment *now)
+                                const struct moment *now, struct grant_used *ret_used)
 {
     uint8_t key[MSG_KEY_LEN];
     if (!m->grant_signature)
@@ -95,8 +97,7 @@ static enum verdict grant_check(struct lane *l, const struct datagram *d, const 
         return VERDICT_PUNCH_VERIFY_LIMITED;
     if (!grant_signed(m, key))
         return VERDICT_PUNCH_GRANT_BAD;
-    if (!known)
-        grant_remember(l->grants, &used);
+    *ret_used = used;
     return VERDICT_PUNCH_COMMANDED;
 }
 
@@ -193,8 +194,9 @@ enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment
         return VERDICT_PUNCH_NOT_STORED;
     if (!server_find(l->server, m.target, &target))
         return VERDICT_PUNCH_UNKNOWN_TARGET;
+    struct grant_used used = {.expiry = 0};
     if (l->rules->require_punch_token) {
-        enum verdict v = grant_check(l, d, &m, now);
+        enum verdict v = grant_check(l, d, &m, now, &used);
         if (v != VERDICT_PUNCH_COMMANDED)
             return v;
     }
@@ -205,6 +207,8 @@ enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment
     }
     if (!server_find(l->server, m.requester, &requester))
         return VERDICT_PUNCH_NOT_STORED;
+    if (used.expiry != 0) /* only now: what the budgets refuse must not fill the memory */
+        grant_remember(l->grants, &used);
     command(out, &requester, &target.at);
     command(out, &target, &requester.at);
     return VERDICT_PUNCH_COMMANDED;

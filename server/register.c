@@ -1,72 +1,7 @@
 #include <assert.h>
+#include "server/nursery.h"
 #include "server/policy.h"
 #include "server/register.h"
-
-/* Ids seen once. A slot a hash; a newer id takes the slot. A stock node comes back after 60 s, so
- * at half as many slots as rows a flood must bring the whole table's worth of ids a minute to be in
- * its way. */
-struct nursery_slot {
-    uint32_t mark, first_s; /* of id and source */
-};
-struct nursery {
-    uint32_t mask;
-    struct nursery_slot slot[];
-};
-
-enum {
-    NURSERY_SHARE = 2,    /* a slot for so many rows of the table */
-    NURSERY_WAIT_S = 1,   /* the second Discover comes at least so much later */
-    NURSERY_KEEP_S = 600, /* and not later than this */
-};
-
-static uint32_t nursery_slots(uint32_t nodes)
-{
-    uint32_t slots = 64;
-    while (slots * NURSERY_SHARE < nodes)
-        slots *= 2;
-    return slots;
-}
-
-size_t nursery_size(uint32_t nodes)
-{
-    return sizeof(struct nursery) + nursery_slots(nodes) * sizeof(struct nursery_slot);
-}
-
-struct nursery *nursery_init(void *memory, uint32_t nodes)
-{
-    struct nursery *n = memory;
-    n->mask = nursery_slots(nodes) - 1;
-    return n;
-}
-
-static struct nursery_slot *nursery_slot(struct lane *l, const struct datagram *d, uint32_t id,
-                                         uint32_t *ret_mark)
-{
-    uint64_t hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
-    hash = limit_hash_pair(l, id, (uint32_t)(hash ^ hash >> 32));
-    *ret_mark = (uint32_t)(hash >> 32) | 1; /* no slot of zeros is anybody's */
-    return &l->nursery->slot[hash & l->nursery->mask];
-}
-
-/* True when this id came from this source before, long enough ago. Notes it otherwise. */
-static bool nursery_knows(struct lane *l, const struct datagram *d, uint32_t id, uint32_t now_s)
-{
-    uint32_t mark;
-    struct nursery_slot *slot = nursery_slot(l, d, id, &mark);
-    uint32_t age_s = now_s - slot->first_s;
-    if (slot->mark == mark && age_s >= NURSERY_WAIT_S && age_s <= NURSERY_KEEP_S)
-        return true;
-    if (slot->mark != mark || age_s > NURSERY_KEEP_S)
-        *slot = (struct nursery_slot){.mark = mark, .first_s = now_s};
-    return false;
-}
-
-/* The id found no room: it has to wait again, so that asking costs the asker more than us. */
-static void nursery_forget(struct lane *l, const struct datagram *d, uint32_t id)
-{
-    uint32_t mark;
-    nursery_slot(l, d, id, &mark)->mark = 0;
-}
 
 /* Room for one more node at `at`; `held` is where the id stands already, or NULL. Loopback shares
  * one address by nature and cannot be forged from outside: no quota. */
@@ -97,11 +32,13 @@ static enum registration admit_new(struct lane *l, const struct datagram *d, uin
     if (!quota_left(l, &d->from, NULL))
         return REFUSED_QUOTA;
     uint32_t percent = l->rules->nursery_percent;
-    if (percent && count * 100 >= capacity * percent && !nursery_knows(l, d, id, now_s))
+    uint64_t source = limit_hash_source(l, &d->from, LIMIT_SENDS);
+    uint64_t hash = limit_hash_pair(l, id, (uint32_t)source);
+    if (percent && count * 100 >= capacity * percent && !nursery_admits(l->nursery, hash, now_s))
         return REFUSED_NURSERY;
     if (count == capacity) {
         if (!route_evict(l->routes, &d->from)) {
-            nursery_forget(l, d, id);
+            nursery_defer(l->nursery, hash, now_s);
             return REFUSED_FULL;
         }
         count_add(&l->stats.evicted, 1);
@@ -161,6 +98,11 @@ enum registration register_node(struct lane *l, const struct datagram *d, const 
         .class_ = ROUTE_UNVERIFIED,
         .flags = flags_wanted(&held, d, claim),
     };
+    /* A new holder starts anew: the old one's key and age are not its own. */
+    if (known && !endpoint_same_ip(&held.at, &d->from)) {
+        route_remove(l->routes, claim->node_id);
+        held = (struct route){.id = 0};
+    }
     bool key_is_news = claim->key && !(held.flags & ROUTE_HAS_KEY);
     if (as == REGISTERED_SAME && !key_is_news && wanted.local == held.local &&
         wanted.flags == (held.flags & ROUTE_WANTS_DEST)) {

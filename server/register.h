@@ -2,8 +2,9 @@
  *
  * An id belongs to the address that holds it. From the same IP address another port is taken at
  * once (NATs rebind). Another IP address waits until the old endpoint has been silent for
- * takeover-silence. Id 0 is nobody's. New ids pass the address policy, the prefix quotas and, when
- * the table fills, the nursery (come twice, a second apart). */
+ * takeover-silence, and then starts anew: without the old holder's key. Id 0 is nobody's. New ids
+ * pass the address policy, the prefix quotas and, when the table fills, the nursery (come twice, a
+ * second apart). */
 #ifndef BEACON_SERVER_REGISTER_H
 #define BEACON_SERVER_REGISTER_H
 
@@ -24,7 +25,7 @@ enum registration {
 /* How a message asks to be registered. */
 struct claim {
     uint32_t node_id;
-    const uint8_t *key; /* MSG_KEY_LEN bytes or NULL; kept when the row has none */
+    const uint8_t *key; /* MSG_KEY_LEN bytes or NULL; kept when the holder gave none before */
     enum { CLAIM_DEST_KEEP, CLAIM_DEST_SET, CLAIM_DEST_CLEAR } dest; /* 0x03, 0x08, 0x01 */
 };
 
@@ -36,10 +37,5 @@ static inline bool registration_ok(enum registration r)
 /* Owner only. Decides and, if granted, writes. */
 enum registration register_node(struct lane *l, const struct datagram *d, const struct claim *claim,
                                 const struct moment *now);
-
-/* Fixed table of ids seen once while the node table is filling. */
-struct nursery;
-size_t nursery_size(uint32_t nodes);
-struct nursery *nursery_init(void *memory, uint32_t nodes);
 
 #endif

@@ -307,8 +307,8 @@ enum route_put route_put(struct routes *r, const struct route *route, const uint
     struct route new = *route;
     uint64_t words[MSG_KEY_LEN / 8];
     bool keep = old.flags & ROUTE_HAS_KEY || !key; /* the first key stays */
-    new.flags = (uint8_t)((route->flags & ~ROUTE_HAS_KEY) |
-                          (known ? old.flags & ROUTE_HAS_KEY : 0) | (keep ? 0 : ROUTE_HAS_KEY));
+    enum { OURS = ROUTE_HAS_KEY | ROUTE_AGE };     /* kept by the table, not by the caller */
+    new.flags = (uint8_t)((route->flags & ~OURS) | (old.flags & OURS) | (keep ? 0 : ROUTE_HAS_KEY));
     if (!keep)
         memcpy(words, key, MSG_KEY_LEN);
     row_write(r, i, &new, keep ? NULL : words);
@@ -322,6 +322,9 @@ void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s)
     if (!row_find(r, hash, id, &i))
         return;
     uint64_t word = atomic_load_explicit(&r->row[i].word[3], memory_order_relaxed);
+    uint64_t aged = (uint64_t)ROUTE_AGE_ONE << 32, oldest = (uint64_t)ROUTE_AGE << 32;
+    if ((int32_t)(now_s - (uint32_t)word) >= ROUTE_AGE_STEP_S && (word & oldest) != oldest)
+        word += aged;
     atomic_store_explicit(&r->row[i].word[3], (word & ~0xffffffffull) | now_s,
                           memory_order_release);
 }
@@ -425,6 +428,8 @@ static bool leaves_first(const struct candidate *a, const struct candidate *b)
 {
     if (a->route.class_ != b->route.class_)
         return a->route.class_ < b->route.class_;
+    if ((a->route.flags & ROUTE_AGE) != (b->route.flags & ROUTE_AGE))
+        return (a->route.flags & ROUTE_AGE) < (b->route.flags & ROUTE_AGE);
     if (a->crowd != b->crowd)
         return a->crowd > b->crowd;
     return (int32_t)(a->route.seen_s - b->route.seen_s) < 0;

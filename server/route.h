@@ -22,7 +22,12 @@
 enum route_flag {
     ROUTE_WANTS_DEST = 1, /* registered with 0x08: deliver as 0x09 */
     ROUTE_HAS_KEY = 2,
+    ROUTE_AGE = 12, /* two bits: refreshed so many times, ROUTE_AGE_STEP_S apart, 3 at most */
+    ROUTE_AGE_ONE = 4,
 };
+
+/* A flood of new ids pushes out other new ids before nodes that have come back for a while. */
+enum { ROUTE_AGE_STEP_S = 20 };
 
 /* How well the endpoint is proven; the class buys traffic. Only C0 is made by this version. */
 enum route_class { ROUTE_UNVERIFIED };
@@ -76,7 +81,7 @@ enum route_put {
 };
 /* Writes `route` under its id. `key` (may be NULL) is stored with a row that has none yet. */
 enum route_put route_put(struct routes *r, const struct route *route, const uint8_t *key);
-/* Only the time: one store, no sequence change. */
+/* Only the time and the age: one store, no sequence change. */
 void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s);
 bool route_remove(struct routes *r, uint32_t id);
 
@@ -94,8 +99,9 @@ uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t
 uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t period_s);
 
 /* Makes room for a node at `newcomer`: of the next rows at the hand, removes the one of the lowest
- * class, in the fullest prefix (IPv4 /24, IPv6 /48), silent for longest. False: every one looked at
- * stands in a less full prefix than the newcomer would, so the newcomer must not push it out. */
+ * class, then of the least age, then in the fullest prefix (IPv4 /24, IPv6 /48), then silent for
+ * longest. False: that one stands in a less full prefix than the newcomer would, so the newcomer
+ * must not push it out. */
 bool route_evict(struct routes *r, const struct endpoint *newcomer);
 
 /* Calls `each` for every node of the part. Any thread; not a snapshot. For admin and metrics. */

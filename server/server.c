@@ -1,6 +1,7 @@
 #include <assert.h>
 #include <errno.h>
 #include "server/answer.h"
+#include "server/nursery.h"
 #include "server/policy.h"
 #include "server/punch.h"
 #include "server/register.h"

@@ -1,3 +1,4 @@
+#include "server/nursery.h"
 #include "tests/rig.h"
 #include "server/policy.h"
 #include "server/register.h"
@@ -289,8 +290,9 @@ static void test_nursery_wait(void **state)
         {"a nanosecond before 1 s", AT_A, SECOND_NS - 1, REFUSED_NURSERY},
         {"after 1 s", AT_A, SECOND_NS, REGISTERED_NEW},
         {"after 60 s", AT_A, 60 * SECOND_NS, REGISTERED_NEW},
-        {"after 600 s", AT_A, 600 * SECOND_NS, REGISTERED_NEW},
-        {"after 601 s", AT_A, 601 * SECOND_NS, REFUSED_NURSERY},
+        {"after one period", AT_A, NURSERY_PERIOD_S * SECOND_NS, REGISTERED_NEW},
+        {"after two", AT_A, 2 * NURSERY_PERIOD_S * SECOND_NS, REFUSED_NURSERY},
+        {"after many", AT_A, 9 * NURSERY_PERIOD_S * SECOND_NS, REFUSED_NURSERY},
         {"from another port", "203.0.113.7:5", SECOND_NS, REGISTERED_NEW},
         {"from another address", AT_B, SECOND_NS, REFUSED_NURSERY},
     };
@@ -409,6 +411,78 @@ static void move_inside_a_full_prefix_is_no_newcomer(void **state)
     rig_close(&r);
 }
 
+/* A flood of new ids fills the nursery: it then lets more in, and never keeps one out for good. */
+static void nursery_is_open_under_a_flood(void **state)
+{
+    (void)state;
+    enum { NODES = 1000, HONEST = 200 };
+    size_t size = (nursery_size(NODES) + 63) & ~(size_t)63;
+    void *memory = aligned_alloc(64, size);
+    assert_non_null(memory);
+    memset(memory, 0, size);
+    struct nursery *n = nursery_init(memory, NODES);
+    uint64_t seed = 7;
+    unsigned admitted = 0;
+    for (uint32_t second = 1; second <= 60; second++)
+        for (unsigned i = 0; i < 200; i++)
+            nursery_admits(n, rig_random(&seed), second);
+    for (uint64_t id = 1; id <= HONEST; id++) {
+        uint64_t hash = id * 0x9e3779b97f4a7c15u;
+        bool at_once = nursery_admits(n, hash, 61);
+        admitted += at_once || nursery_admits(n, hash, 62) || nursery_admits(n, hash, 63);
+    }
+    assert_int_equal(admitted, HONEST);
+    free(memory);
+}
+
+/* Without a flood it is right: once is not enough, and one id does not speak for another. */
+static void nursery_knows_ids_apart(void **state)
+{
+    (void)state;
+    enum { NODES = 10000, IDS = 5000 };
+    size_t size = (nursery_size(NODES) + 63) & ~(size_t)63;
+    void *memory = aligned_alloc(64, size);
+    assert_non_null(memory);
+    memset(memory, 0, size);
+    struct nursery *n = nursery_init(memory, NODES);
+    uint64_t seed = 9;
+    unsigned wrongly = 0;
+    for (unsigned i = 0; i < IDS; i++)
+        wrongly += nursery_admits(n, rig_random(&seed), 1 + i / 100);
+    assert_in_range(wrongly, 0, IDS / 50);
+    nursery_defer(n, 42, 70);
+    assert_false(nursery_admits(n, 42, 70));
+    assert_false(nursery_admits(n, 42, 71)); /* deferring is not having come */
+    assert_true(nursery_admits(n, 42, 72));
+    free(memory);
+}
+
+/* Who takes a silent id over is not bound by a key that a stranger planted before. */
+static void takeover_brings_its_own_key(void **state)
+{
+    (void)state;
+    static const uint8_t planted[MSG_KEY_LEN] = {1}, own[MSG_KEY_LEN] = {2};
+    struct rig r;
+    uint8_t key[MSG_KEY_LEN];
+    rig_open(&r, 1, 100);
+    struct msg_discover m = {.node_id = NODE_A, .key = planted};
+    rig_discover(&r, AT_A, &m);
+    m.key = own;
+    rig_discover(&r, AT_A, &m); /* the holder's first key stays */
+    assert_true(route_find_key(r.server->lane[0]->routes, NODE_A, key));
+    assert_memory_equal(key, planted, sizeof key);
+    rig_step(&r, 90 * SECOND_NS);
+    m.key = NULL;
+    rig_discover(&r, AT_B, &m);
+    assert_string_equal(rig_where(&r, NODE_A), AT_B);
+    assert_false(route_find_key(r.server->lane[0]->routes, NODE_A, key));
+    m.key = own;
+    rig_discover(&r, AT_B, &m);
+    assert_true(route_find_key(r.server->lane[0]->routes, NODE_A, key));
+    assert_memory_equal(key, own, sizeof key);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -426,6 +500,9 @@ int main(void)
         cmocka_unit_test(test_full_table),
         cmocka_unit_test(test_full_of_loners),
         cmocka_unit_test(takeover_by_punch_drops_the_dest_mark),
+        cmocka_unit_test(nursery_is_open_under_a_flood),
+        cmocka_unit_test(nursery_knows_ids_apart),
+        cmocka_unit_test(takeover_brings_its_own_key),
         cmocka_unit_test(move_inside_a_full_prefix_is_no_newcomer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

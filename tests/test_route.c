@@ -569,13 +569,57 @@ static void test_reader_races(void **state)
     free(race_routes);
 }
 
+/* Nodes that came back for a while stay; new ids push out new ids, however crowded the old ones
+ * are. */
+static void test_age_comes_before_the_crowd(void **state)
+{
+    (void)state;
+    enum { NODES = 30, OLD = 20 };
+    size_t size = (routes_size(NODES) + 63) & ~(size_t)63;
+    void *memory = aligned_alloc(64, size);
+    assert_non_null(memory);
+    memset(memory, 0, size);
+    struct routes *r = routes_init(memory, NODES, (struct siphash_key){1, 2});
+    struct endpoint at, newcomer;
+    for (uint32_t id = 1; id <= NODES; id++) {
+        char text[ENDPOINT_TEXT_MAX];
+        if (id <= OLD)
+            snprintf(text, sizeof text, "203.0.113.7:%u", id);
+        else
+            snprintf(text, sizeof text, "198.%u.0.1:1", id);
+        assert_true(endpoint_parse(text, &at));
+        route_put(r, &(struct route){.id = id, .at = at, .seen_s = 1000}, NULL);
+    }
+    struct route got;
+    for (uint32_t id = 1; id <= OLD; id++) {
+        route_touch(r, route_hash(r, id), id, 1000 + ROUTE_AGE_STEP_S - 1); /* too soon to count */
+        assert_true(route_find(r, route_hash(r, id), id, &got));
+        assert_int_equal(got.flags & ROUTE_AGE, 0);
+        for (uint32_t n = 1; n <= 5; n++)
+            route_touch(r, route_hash(r, id), id, 1000 + n * 2 * ROUTE_AGE_STEP_S);
+        assert_true(route_find(r, route_hash(r, id), id, &got));
+        assert_int_equal(got.flags & ROUTE_AGE, ROUTE_AGE);
+    }
+    assert_true(endpoint_parse("192.0.2.1:1", &newcomer));
+    for (unsigned n = 0; n < NODES - OLD; n++)
+        assert_true(route_evict(r, &newcomer));
+    for (uint32_t id = 1; id <= NODES; id++)
+        assert_int_equal(route_find(r, route_hash(r, id), id, &got), id <= OLD);
+    free(memory);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_against_model), cmocka_unit_test(test_full_load),
-        cmocka_unit_test(test_id_zero),       cmocka_unit_test(test_prefix_never_too_few),
-        cmocka_unit_test(test_expire_limits), cmocka_unit_test(test_rows_due),
-        cmocka_unit_test(test_evict_limits),  cmocka_unit_test(test_reader_races),
+        cmocka_unit_test(test_against_model),
+        cmocka_unit_test(test_full_load),
+        cmocka_unit_test(test_id_zero),
+        cmocka_unit_test(test_prefix_never_too_few),
+        cmocka_unit_test(test_expire_limits),
+        cmocka_unit_test(test_rows_due),
+        cmocka_unit_test(test_age_comes_before_the_crowd),
+        cmocka_unit_test(test_evict_limits),
+        cmocka_unit_test(test_reader_races),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

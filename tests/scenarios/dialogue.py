@@ -219,6 +219,7 @@ def daemon_recipe(case):
         first.send(punch(70001, 70002))
         for here, there in (daemons, daemons[::-1]):
             here.expect(address(4, there.at), "PunchCommand")
+        for here, there in (daemons, daemons[::-1]):
             for _ in range(3):
                 here.socket.sendto(b"PILP", there.at)
         for node in daemons:
