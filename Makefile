@@ -1,7 +1,7 @@
 # make run     set up, build, start `beacon --dev`
 # make check   set up, then every test
 # make         build the programs into build/
-# Others: quick units scenarios asan tsan fuzz bench tidy format install clean
+# Others: quick units scenarios asan tsan fuzz bench tidy flood format install clean
 VERSION  := 0.1.0
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
@@ -133,11 +133,13 @@ $B/bench/%: bench/%.c $(BENCHLIB:%.c=$B/%.o) $B/core.a
 benches: $(BENCHES)
 bench: all benches
 	B=$B python3 bench/bench.py $(BENCH_ARGS)
+flood: all benches
+	B=$B FLOOD_COUNT=$(or $(FLOOD_COUNT),10000000) python3 bench/flood.py
 
 clean:
 	rm -rf $B
 
 .PHONY: all run check deps deps-test install tests units scenarios quick asan tsan fuzzers fuzzers-here fuzz tidy \
-        format benches bench clean
+        format benches bench flood clean
 .SECONDARY:
 -include $(patsubst %.c,$B/%.d,$(CORE) $(MAINS)) $(TESTS:%=%.d)
