@@ -51,7 +51,8 @@ def random_and_mutated(case):
         before = b.resident_kib()
         storm(b, chance, COUNT // 2)
         grown = b.resident_kib() - before
-        true(grown < 2048, "memory grew by %d KiB (seed %d)" % (grown, SEED))
+        if not SLOW:  # a sanitizer's own shadow grows
+            true(grown < 2048, "memory grew by %d KiB (seed %d)" % (grown, SEED))
         honest.drain(0.05)
         peer.drain(0.05)
         honest.send(relay(500001, 500002, b"PILPx"))
