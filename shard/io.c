@@ -5,7 +5,10 @@
 #include <sys/mman.h>
 #include "shard/io.h"
 
-enum { HUGE_PAGE = 2 << 20 };
+enum {
+    HUGE_PAGE = 2 << 20,
+    SEGMENT_CONTROL = CMSG_SPACE(sizeof(uint16_t)), /* of the segment size, which stands first */
+};
 
 uint8_t *io_buffers_new(size_t size)
 {
@@ -18,7 +21,10 @@ uint8_t *io_buffers_new(size_t size)
     return memory;
 }
 
-void segment_refused(uint32_t *segment_max, uint16_t segment, int err)
+/* The kernel refused a message of `segment`-sized datagrams: lowers *segment_max when the reason
+ * can be the size (not for what fits every path: that was the destination's fault), or to 0 where
+ * the device cannot segment at all. */
+static void segment_refused(uint32_t *segment_max, uint16_t segment, int err)
 {
     if (segment == 0)
         return;
@@ -56,6 +62,48 @@ void arrival_from_msg(struct arrival *a, const union name *name, const struct ms
             memcpy(&info, CMSG_DATA(c), sizeof info);
             local_from(a, &info.ipi_spec_dst,
                        4); /* for a broadcast this is ours, ipi_addr is not */
+        }
+    }
+}
+
+/* One message that the kernel refused. Segments are tried one by one: the reason may be their
+ * joining. */
+static void refused(const struct io_sender *s, int fd, const struct io_messages *m, unsigned i,
+                    int err)
+{
+    const struct msghdr *whole = &m->header[i].msg_hdr;
+    segment_refused(s->segment_max, m->of[i].segment, err);
+    if (m->of[i].segment == 0) {
+        count_add(&s->stats->send_errors, 1);
+        return;
+    }
+    for (unsigned k = 0; k < m->of[i].packets; k++) {
+        struct msghdr one = *whole;
+        one.msg_iov = whole->msg_iov + k;
+        one.msg_iovlen = 1;
+        one.msg_control = (uint8_t *)whole->msg_control + SEGMENT_CONTROL;
+        one.msg_controllen = whole->msg_controllen - SEGMENT_CONTROL;
+        if (sendmsg(fd, &one, MSG_DONTWAIT) < 0)
+            count_add(&s->stats->send_errors, 1);
+    }
+}
+
+void io_send(const struct io_sender *s, struct io_messages *m)
+{
+    for (unsigned i = 0; i < m->count;) {
+        bool wide = m->of[i].wide;
+        unsigned end = i + 1;
+        while (end < m->count && m->of[end].wide == wide)
+            end++;
+        while (i < end) {
+            int fd = wide ? s->sockets.wide : s->sockets.narrow;
+            int n = sendmmsg(fd, &m->header[i], end - i, MSG_DONTWAIT);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n < 0)
+                refused(s, fd, m, i++, errno); /* that one only: go on behind it */
+            else
+                i += (unsigned)n;
         }
     }
 }

@@ -6,14 +6,13 @@
 #include <unistd.h>
 #include "shard/io.h"
 
-/* The port for hosts that refuse io_uring: recvmmsg and sendmmsg, as fast as the ring. */
+/* The port for hosts that refuse io_uring: recvmmsg, as fast as the ring. */
 
 enum { ERROR_PAUSE_MS = 10 }; /* a socket that fails again and again must not spin */
 
 struct io {
     struct io_sockets sockets;
     struct lane_stats *stats;
-    uint32_t *segment_max;
     int wake;
     struct mmsghdr header[IO_BUFFERS];
     struct iovec piece[IO_BUFFERS];
@@ -22,14 +21,13 @@ struct io {
     uint8_t *buffers; /* IO_BUFFERS of IO_PAYLOAD_MAX */
 };
 
-static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats,
-                     uint32_t *segment_max)
+static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats)
 {
     int err = -ENOMEM;
     struct io *io = calloc(1, sizeof *io);
     if (!io)
         return err;
-    *io = (struct io){.sockets = *sockets, .stats = stats, .segment_max = segment_max};
+    *io = (struct io){.sockets = *sockets, .stats = stats};
     io->buffers = io_buffers_new(IO_PAYLOAD_MAX);
     if (!io->buffers)
         goto free_io;
@@ -97,43 +95,6 @@ static unsigned mmsg_wait(struct io *io, struct arrival arrivals[static IO_ARRIV
     return ready[0].revents ? receive(io, arrivals) : 0;
 }
 
-/* One message that the kernel refused. Segments are tried one by one: the reason may be their
- * joining. */
-static void refused(struct io *io, int fd, const struct io_messages *m, unsigned i, int err)
-{
-    const struct msghdr *whole = &m->header[i].msg_hdr;
-    segment_refused(io->segment_max, m->of[i].segment, err);
-    for (unsigned k = 0; k < m->of[i].packets; k++) {
-        struct msghdr one = *whole;
-        one.msg_iov = whole->msg_iov + k;
-        one.msg_iovlen = 1;
-        one.msg_control = NULL;
-        one.msg_controllen = 0;
-        if (m->of[i].segment == 0 || sendmsg(fd, &one, MSG_DONTWAIT) < 0)
-            count_add(&io->stats->send_errors, 1);
-    }
-}
-
-static void mmsg_send(struct io *io, struct io_messages *m)
-{
-    for (unsigned i = 0; i < m->count;) {
-        bool wide = m->of[i].wide;
-        unsigned end = i + 1;
-        while (end < m->count && m->of[end].wide == wide)
-            end++;
-        while (i < end) {
-            int fd = wide ? io->sockets.wide : io->sockets.narrow;
-            int n = sendmmsg(fd, &m->header[i], end - i, MSG_DONTWAIT);
-            if (n < 0 && errno == EINTR)
-                continue;
-            if (n < 0)
-                refused(io, fd, m, i++, errno); /* that one only: go on behind it */
-            else
-                i += (unsigned)n;
-        }
-    }
-}
-
 static void mmsg_recycle(struct io *io)
 {
     (void)io; /* recvmmsg takes the same buffers again */
@@ -157,7 +118,6 @@ const struct io_port io_mmsg_port = {
     .name = "mmsg",
     .open = mmsg_open,
     .wait = mmsg_wait,
-    .send = mmsg_send,
     .recycle = mmsg_recycle,
     .wake = mmsg_wake,
     .close = mmsg_close,

@@ -24,7 +24,7 @@ struct shard {
     /* Fixed before the thread starts. */
     struct shards *all;
     struct lane *lane;
-    struct io_sockets sockets;
+    struct io_sender sender;
     const struct io_port *port;
     pthread_t thread;
     bool running; /* the thread was started and not joined */
@@ -76,8 +76,9 @@ static void shard_flush(struct shard *s)
     uint64_t bytes = 0;
     for (unsigned i = 0; i < s->out.count; i++)
         bytes += s->out.out[i].len;
-    group_build(&s->group, &s->out, &s->lane->server->service, s->sockets.family, s->segment_max);
-    s->port->send(s->io, &s->group.messages);
+    group_build(&s->group, &s->out, &s->lane->server->service, s->sender.sockets.family,
+                s->segment_max);
+    io_send(&s->sender, &s->group.messages);
     count_add(&stats->sent, s->out.count);
     count_add(&stats->sent_bytes, bytes);
     count_add(&stats->send_messages, s->group.messages.count);
@@ -184,7 +185,7 @@ static void second_passed(struct shard *s, uint64_t now_ns)
     if (now_ns - s->drops_at_ns < IDLE_NS)
         return;
     s->drops_at_ns = now_ns;
-    count_set(&s->lane->stats.kernel_drops, socket_drops(s->sockets.narrow));
+    count_set(&s->lane->stats.kernel_drops, socket_drops(s->sender.sockets.narrow));
     if (++s->seconds % SEGMENT_RETRY_S == 0)
         s->segment_max = SEGMENT_MAX_BYTES;
 }
@@ -217,7 +218,7 @@ static void semaphore_wait(sem_t *semaphore)
 static void *shard_main(void *arg)
 {
     struct shard *s = arg;
-    s->open_error = s->port->open(&s->io, &s->sockets, &s->lane->stats, &s->segment_max);
+    s->open_error = s->port->open(&s->io, &s->sender.sockets, &s->lane->stats);
     int err = s->open_error;
     count_set(&s->lane->stats.tick_ns, clock_ns());
     sem_post(&s->all->opened); /* publishes io and open_error */
@@ -257,7 +258,8 @@ int shards_open(struct shards **ret, struct server *server, const struct config 
     for (unsigned i = 0; i < count; i++) {
         s->shard[i].all = s;
         s->shard[i].lane = server->lane[i];
-        s->shard[i].sockets = s->sockets.of[i];
+        s->shard[i].sender =
+            (struct io_sender){s->sockets.of[i], &server->lane[i]->stats, &s->shard[i].segment_max};
         s->shard[i].segment_max = SEGMENT_MAX_BYTES;
         s->shard[i].local_is_global = ip_scope(s->sockets.bound.ip) == SCOPE_GLOBAL;
     }

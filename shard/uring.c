@@ -8,37 +8,24 @@
 #include <unistd.h>
 #include "shard/io.h"
 
-/* One ring a shard: multishot recvmsg into a ring of provided buffers, sendmsg that completes
- * inline.
- *
- * Sends carry MSG_DONTWAIT and CQE_SKIP_SUCCESS: the submitting call has copied the bytes or posts
- * an error, so buffers are free as soon as io_uring_submit returns. Multishot receive ends with
- * ENOBUFS when all buffers are out (the datagrams wait in the socket) and is armed again by the
- * next wait. */
+/* One ring a shard: multishot recvmsg into a ring of provided buffers. It ends with ENOBUFS when
+ * all buffers are out (the datagrams wait in the socket) and is armed again by the next wait. */
 
 enum {
-    RING_SQES = IO_SEND_MAX + 8,
-    RING_CQES = 1024, /* receives, wakes, failed sends; more than that waits in the kernel */
-    SUBMIT_TRIES = 8,
+    RING_SQES = 8,   /* one receive, one poll */
+    RING_CQES = 256, /* a receive for each buffer, and wakes */
     BUFFER_GROUP = 1,
     NAME_ROOM = 32, /* a sockaddr_in6 and padding: the control messages behind it stay aligned */
     BUFFER_HEAD = sizeof(struct io_uring_recvmsg_out) + NAME_ROOM + IO_CONTROL_MAX,
     BUFFER_SIZE = BUFFER_HEAD + IO_PAYLOAD_MAX,
     ERROR_PAUSE_MS = 10, /* a socket that fails again and again must not spin */
 };
-enum { FIXED_NARROW, FIXED_WIDE, FIXED_WAKE, FIXED_COUNT }; /* registered descriptors */
-enum operation { OP_RECEIVE, OP_WAKE, OP_SEND };
-
-/* user_data: operation (8) | datagrams (16) | segment size (16) */
-static uint64_t user_data(enum operation op, uint16_t packets, uint16_t segment)
-{
-    return (uint64_t)op | (uint64_t)packets << 8 | (uint64_t)segment << 24;
-}
+enum { FIXED_NARROW, FIXED_WAKE, FIXED_COUNT }; /* registered descriptors */
+enum operation { OP_RECEIVE, OP_WAKE };         /* user_data */
 
 struct io {
     struct io_uring ring;
     struct lane_stats *stats;
-    uint32_t *segment_max;
     int wake;
     bool receiving, waking, failing;
     struct msghdr template; /* how multishot recvmsg lays out a buffer */
@@ -86,8 +73,7 @@ static int buffers_open(struct io *io)
 static int ring_open(struct io_uring *ring)
 {
     struct io_uring_params params = {
-        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-                 IORING_SETUP_SUBMIT_ALL, /* one bad entry must not hold up those behind it */
+        .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
         .cq_entries = RING_CQES,
     };
     return io_uring_queue_init_params(RING_SQES, ring, &params);
@@ -104,15 +90,13 @@ static void uring_close(struct io *io)
     free(io);
 }
 
-static int uring_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats,
-                      uint32_t *segment_max)
+static int uring_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats)
 {
     struct io *io = calloc(1, sizeof *io);
     if (!io)
         return -ENOMEM;
     *io = (struct io){
         .stats = stats,
-        .segment_max = segment_max,
         .wake = -1,
         .template = {.msg_namelen = NAME_ROOM, .msg_controllen = IO_CONTROL_MAX},
     };
@@ -126,7 +110,7 @@ static int uring_open(struct io **ret, const struct io_sockets *sockets, struct 
         err = -errno;
         goto close_all;
     }
-    const int files[FIXED_COUNT] = {sockets->narrow, sockets->wide, io->wake};
+    const int files[FIXED_COUNT] = {sockets->narrow, io->wake};
     err = io_uring_register_files(&io->ring, files, FIXED_COUNT);
     if (err < 0)
         goto close_all;
@@ -141,24 +125,10 @@ close_all:
     return err;
 }
 
-/* Hands all entries to the kernel. When it has no memory for them they are tried again, and given
- * up only with the ring: the buffers they point to must not be used again before. */
-static void submit_all(struct io *io)
-{
-    for (int i = 0; io_uring_sq_ready(&io->ring) > 0 && i < SUBMIT_TRIES; i++)
-        if (io_uring_submit(&io->ring) < 0)
-            count_add(&io->stats->send_errors, 1);
-}
-
-/* A free submission entry; makes room by submitting. */
 static struct io_uring_sqe *sqe_get(struct io *io)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
-    if (!sqe) {
-        submit_all(io);
-        sqe = io_uring_get_sqe(&io->ring);
-    }
-    assert(sqe); /* the queue was just emptied */
+    assert(sqe); /* a wait submits all, and arms two at most */
     return sqe;
 }
 
@@ -168,7 +138,7 @@ static void arm(struct io *io)
         struct io_uring_sqe *sqe = sqe_get(io);
         io_uring_prep_poll_multishot(sqe, FIXED_WAKE, POLLIN);
         sqe->flags |= IOSQE_FIXED_FILE;
-        io_uring_sqe_set_data64(sqe, user_data(OP_WAKE, 0, 0));
+        io_uring_sqe_set_data64(sqe, OP_WAKE);
         io->waking = true;
     }
     if (!io->receiving) {
@@ -176,7 +146,7 @@ static void arm(struct io *io)
         io_uring_prep_recvmsg_multishot(sqe, FIXED_NARROW, &io->template, 0);
         sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
         sqe->buf_group = BUFFER_GROUP;
-        io_uring_sqe_set_data64(sqe, user_data(OP_RECEIVE, 0, 0));
+        io_uring_sqe_set_data64(sqe, OP_RECEIVE);
         io->receiving = true;
         count_add(&io->stats->rearms, 1);
     }
@@ -213,16 +183,6 @@ static bool received(struct io *io, const struct io_uring_cqe *cqe, struct arriv
     return true;
 }
 
-static void send_failed(struct io *io, const struct io_uring_cqe *cqe)
-{
-    uint64_t data = io_uring_cqe_get_data64(cqe);
-    uint16_t packets = (uint16_t)(data >> 8), segment = (uint16_t)(data >> 24);
-    if (cqe->res >= 0)
-        return; /* success is skipped; this kernel may not */
-    count_add(&io->stats->send_errors, packets);
-    segment_refused(io->segment_max, segment, -cqe->res);
-}
-
 static void woken(struct io *io, const struct io_uring_cqe *cqe)
 {
     uint64_t wakes;
@@ -257,12 +217,9 @@ static unsigned uring_wait(struct io *io, struct arrival arrivals[static IO_ARRI
     io_uring_for_each_cqe(&io->ring, head, cqe)
     {
         seen++;
-        switch ((enum operation)(io_uring_cqe_get_data64(cqe) & 0xff)) {
+        switch ((enum operation)io_uring_cqe_get_data64(cqe)) {
         case OP_RECEIVE:
             n += received(io, cqe, &arrivals[n]);
-            break;
-        case OP_SEND:
-            send_failed(io, cqe);
             break;
         case OP_WAKE:
             woken(io, cqe);
@@ -271,18 +228,6 @@ static unsigned uring_wait(struct io *io, struct arrival arrivals[static IO_ARRI
     }
     io_uring_cq_advance(&io->ring, seen);
     return n;
-}
-
-static void uring_send(struct io *io, struct io_messages *m)
-{
-    for (unsigned i = 0; i < m->count; i++) {
-        struct io_uring_sqe *sqe = sqe_get(io);
-        io_uring_prep_sendmsg(sqe, m->of[i].wide ? FIXED_WIDE : FIXED_NARROW, &m->header[i].msg_hdr,
-                              MSG_DONTWAIT);
-        sqe->flags |= IOSQE_FIXED_FILE | IOSQE_CQE_SKIP_SUCCESS;
-        io_uring_sqe_set_data64(sqe, user_data(OP_SEND, m->of[i].packets, m->of[i].segment));
-    }
-    submit_all(io);
 }
 
 static void uring_recycle(struct io *io)
@@ -302,7 +247,6 @@ const struct io_port io_uring_port = {
     .name = "uring",
     .open = uring_open,
     .wait = uring_wait,
-    .send = uring_send,
     .recycle = uring_recycle,
     .wake = uring_wake,
     .close = uring_close,
