@@ -3,11 +3,12 @@
     beacon --- veth --- nodes      11.1.0.1/16, 10.1.0.1/16, 2a00:1::1/32 | 11.1.x.y, 10.1.x.y, 2a00:1:...
 """
 
+import socket
 import time
 
 from .frame import equal, scenario, true, within
 from .lab import ip
-from .wire import (A, B, KEY1, SECRET1, Node, address, delivered, discover, grant, punch, relay, stun, unix_now)
+from .wire import (A, B, KEY1, SECRET1, UDP_SEGMENT, Node, address, delivered, discover, grant, punch, relay, stun, unix_now)
 
 PUBLIC, PRIVATE, PUBLIC6 = "11.1.0.1", "10.1.0.1", "2a00:1::1"
 ROOT = ("root", "ip")
@@ -210,3 +211,23 @@ def device_that_goes_away(case):
         second.send(relay(B, A, b"PILPy"))
         first.expect(delivered(B, b"PILPy"), "relay when the network is back")
         true(b.metric("beacon_send_errors_total") >= 1, "send errors were counted")
+
+
+@scenario(needs=ROOT)
+def narrow_device(case):
+    """A device that fits no full segment: a refused batch is sent again one by one, in fragments, from the
+    address it was to leave from; from then on such datagrams are not joined any more."""
+    served, clients = two_hosts(case, ["11.1.5.1", "11.1.6.1"])
+    with case.beacon("--relay-rate", "0", addr="[::]:0", space=served) as b:
+        node = asker(b, clients)
+        target = node("11.1.6.1").register(B)
+        local = Node(b, "127.0.0.1", space=served, to=b.udp_at("127.0.0.1"))
+        local.socket.setsockopt(socket.SOL_UDP, UDP_SEGMENT, 1309)
+        for space, device in ((served, case.lab.prefix + "l%d" % case.lab.links),
+                              (clients, case.lab.prefix + "r%d" % case.lab.links)):
+            ip("-n", space, "link", "set", device, "mtu", "1300")
+        for round_number in range(2):
+            local.send(b"".join(relay(7, B, bytes([n]) * 1300) for n in range(10)))
+            for n in range(10):
+                target.expect(delivered(7, bytes([n]) * 1300), "datagram %d of batch %d" % (n, round_number))
+        equal(b.metric("beacon_send_errors_total"), 0, "datagrams refused in the end")

@@ -5,9 +5,8 @@ import struct
 import time
 
 from .frame import SLOW, equal, scenario, shown, true, within
-from .wire import A, B, Node, delivered, discover, relay
+from .wire import A, B, UDP_SEGMENT, Node, delivered, discover, relay
 
-UDP_SEGMENT = 103
 FREE = ("--relay-rate", "1000000/1000000", "--relay-ip-rate", "1000000/1000000")
 
 

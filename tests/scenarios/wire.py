@@ -97,6 +97,9 @@ def stun_mapped(message, value, xor=True):
     return str(ipaddress.ip_address(ip)), port
 
 
+UDP_SEGMENT = 103  # linux/udp.h
+
+
 class Node:
     """One UDP socket that talks to one beacon and believes nobody else."""
 
