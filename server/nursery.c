@@ -2,9 +2,11 @@
 #include "server/nursery.h"
 
 enum {
-    PERIOD_BITS = 8, /* per node and period: a whole table of ids leaves one in 30 wrongly "seen" */
+    PERIOD_BITS =
+        32, /* per node and period: six times the table's ids leave one in ten wrongly "seen" */
     SECOND_BITS = 4,
-    BITS_MIN = 4096,
+    BITS_MIN = 1 << 20, /* a small table is flooded as fast as a large one */
+    BITS_MAX = 1 << 26,
     PROBES = 3,
 };
 
@@ -21,7 +23,7 @@ struct nursery {
 static uint32_t bits_for(uint32_t nodes, uint32_t each)
 {
     uint64_t bits = BITS_MIN;
-    while (bits < (uint64_t)nodes * each && bits < 1u << 31)
+    while (bits < (uint64_t)nodes * each && bits < BITS_MAX)
         bits *= 2;
     return (uint32_t)bits;
 }

@@ -323,7 +323,7 @@ void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s)
         return;
     uint64_t word = atomic_load_explicit(&r->row[i].word[3], memory_order_relaxed);
     uint64_t aged = (uint64_t)ROUTE_AGE_ONE << 32, oldest = (uint64_t)ROUTE_AGE << 32;
-    if ((int32_t)(now_s - (uint32_t)word) >= ROUTE_AGE_STEP_S && (word & oldest) != oldest)
+    if (now_s / ROUTE_AGE_STEP_S != (uint32_t)word / ROUTE_AGE_STEP_S && (word & oldest) != oldest)
         word += aged;
     atomic_store_explicit(&r->row[i].word[3], (word & ~0xffffffffull) | now_s,
                           memory_order_release);

@@ -22,12 +22,12 @@
 enum route_flag {
     ROUTE_WANTS_DEST = 1, /* registered with 0x08: deliver as 0x09 */
     ROUTE_HAS_KEY = 2,
-    ROUTE_AGE = 12, /* two bits: refreshed so many times, ROUTE_AGE_STEP_S apart, 3 at most */
+    ROUTE_AGE = 12, /* two bits: refreshed in so many steps of ROUTE_AGE_STEP_S, 3 at most */
     ROUTE_AGE_ONE = 4,
 };
 
 /* A flood of new ids pushes out other new ids before nodes that have come back for a while. */
-enum { ROUTE_AGE_STEP_S = 20 };
+enum { ROUTE_AGE_STEP_S = 32 };
 
 /* How well the endpoint is proven; the class buys traffic. Only C0 is made by this version. */
 enum route_class { ROUTE_UNVERIFIED };

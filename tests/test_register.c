@@ -424,7 +424,7 @@ static void nursery_is_open_under_a_flood(void **state)
     uint64_t seed = 7;
     unsigned admitted = 0;
     for (uint32_t second = 1; second <= 60; second++)
-        for (unsigned i = 0; i < 200; i++)
+        for (unsigned i = 0; i < 20000; i++)
             nursery_admits(n, rig_random(&seed), second);
     for (uint64_t id = 1; id <= HONEST; id++) {
         uint64_t hash = id * 0x9e3779b97f4a7c15u;

@@ -150,6 +150,7 @@ static void step_put(struct model *m, uint32_t id, uint32_t now_s)
     }
     assert_int_equal(got, held ? ROUTE_UPDATED : ROUTE_INSERTED);
     bool had_key = held && held->route.flags & ROUTE_HAS_KEY;
+    route.flags |= held ? held->route.flags & ROUTE_AGE : 0;
     if (!held)
         held = &m->row[m->count++];
     held->route = route;
@@ -176,8 +177,12 @@ static void step_touch(struct model *m, uint32_t id, uint32_t now_s)
 {
     struct model_row *held = model_find(m, id);
     route_touch(m->routes, route_hash(m->routes, id), id, now_s);
-    if (held)
-        held->route.seen_s = now_s;
+    if (!held)
+        return;
+    bool step = now_s / ROUTE_AGE_STEP_S != held->route.seen_s / ROUTE_AGE_STEP_S;
+    if (step && (held->route.flags & ROUTE_AGE) < 3 * ROUTE_AGE_ONE)
+        held->route.flags += ROUTE_AGE_ONE;
+    held->route.seen_s = now_s;
 }
 
 enum { TTL_S = 100 };
@@ -209,13 +214,15 @@ static unsigned wide(const struct endpoint *at)
     return endpoint_is_v4(at) ? 24 : 48;
 }
 
-/* True when `a` must go before `b`: class, fullest prefix, oldest. */
+/* True when `a` must go before `b`: class, age, fullest prefix, oldest. */
 static bool goes_first(const struct model *m, const struct route *a, const struct route *b)
 {
     uint32_t crowd_a = model_prefix(m, &a->at, wide(&a->at));
     uint32_t crowd_b = model_prefix(m, &b->at, wide(&b->at));
     if (a->class_ != b->class_)
         return a->class_ < b->class_;
+    if ((a->flags & ROUTE_AGE) != (b->flags & ROUTE_AGE))
+        return (a->flags & ROUTE_AGE) < (b->flags & ROUTE_AGE);
     if (crowd_a != crowd_b)
         return crowd_a > crowd_b;
     return (int32_t)(a->seen_s - b->seen_s) < 0;
@@ -592,11 +599,11 @@ static void test_age_comes_before_the_crowd(void **state)
     }
     struct route got;
     for (uint32_t id = 1; id <= OLD; id++) {
-        route_touch(r, route_hash(r, id), id, 1000 + ROUTE_AGE_STEP_S - 1); /* too soon to count */
+        route_touch(r, route_hash(r, id), id, 1001); /* the same step: does not count */
         assert_true(route_find(r, route_hash(r, id), id, &got));
         assert_int_equal(got.flags & ROUTE_AGE, 0);
         for (uint32_t n = 1; n <= 5; n++)
-            route_touch(r, route_hash(r, id), id, 1000 + n * 2 * ROUTE_AGE_STEP_S);
+            route_touch(r, route_hash(r, id), id, 1000 + n * ROUTE_AGE_STEP_S);
         assert_true(route_find(r, route_hash(r, id), id, &got));
         assert_int_equal(got.flags & ROUTE_AGE, ROUTE_AGE);
     }
