@@ -1,8 +1,8 @@
 /* nursery - ids seen once, while the node table is filling: a new id must come twice.
  *
- * Bloom filters of what came in this second and in the last two periods. Fixed memory: about 8.5 bytes
- * a node, 24 MiB at most. Filled up by a flood they answer "seen" more often, so the nursery then lets
- * more in; it never keeps an honest node out for good. Owned by one lane. */
+ * Bloom filters of what came in this second and in the last two periods. Fixed memory: about 8.5
+ * bytes a node, 24 MiB at most. Filled up by a flood they answer "seen" more often, so the nursery
+ * then lets more in; it never keeps an honest node out for good. Owned by one lane. */
 #ifndef BEACON_SERVER_NURSERY_H
 #define BEACON_SERVER_NURSERY_H
 
