@@ -7,5 +7,6 @@ CELLS = (  # name, datagram length, pattern, variants that it means something fo
     ("1200 B bulk", 1200, "bulk", ("uring", "mmsg", "echo", "coturn")),
     ("1200 B bulk, GRO sink", 1200, "bulk", ("uring", "mmsg", "coturn")),
     ("1200 B runs of 4", 1200, "runs", ("uring", "mmsg")),
+    ("1200 B runs of 4, GRO sink", 1200, "runs", ("uring", "mmsg")),
 )
 ANSWERS = (("Discover", "discover", ("uring", "mmsg")), ("STUN", "stun", ("uring", "mmsg", "coturn")))
