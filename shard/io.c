@@ -60,8 +60,8 @@ void arrival_from_msg(struct arrival *a, const union name *name, const struct ms
         } else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
             struct in_pktinfo info;
             memcpy(&info, CMSG_DATA(c), sizeof info);
-            local_from(a, &info.ipi_spec_dst,
-                       4); /* for a broadcast this is ours, ipi_addr is not */
+            /* For a broadcast this one is ours, ipi_addr is not. */
+            local_from(a, &info.ipi_spec_dst, 4);
         }
     }
 }
