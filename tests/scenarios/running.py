@@ -43,8 +43,8 @@ def reload(case):
             b.signal(signal.SIGHUP)
             eventually("the report of a bad file",
                        lambda: b.metric("beacon_config_last_reload_successful") == 0)
-            true(any("fast" in str(line) and "beacon.conf:2" in str(line) for line in b.lines),
-                 "the log names file, line and value: %s" % b.tail())
+            eventually("a log line with file, line and value",
+                       lambda: any("fast" in str(line) and "beacon.conf:2" in str(line) for line in b.lines))
             within(burst(), 20, 21, "relays under the old rules")
 
             os.unlink(path)
