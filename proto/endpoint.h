@@ -44,6 +44,17 @@ static inline bool endpoint_is_any(const struct endpoint *e)
     return memcmp(e->ip, zero, 16) == 0 || (endpoint_is_v4(e) && memcmp(e->ip + 12, zero, 4) == 0);
 }
 
+/* Bits of the prefix that counts as one host (an IPv6 host owns its /64), and as one network. */
+static inline unsigned endpoint_host_bits(const struct endpoint *e)
+{
+    return endpoint_is_v4(e) ? 32 : 64;
+}
+
+static inline unsigned endpoint_network_bits(const struct endpoint *e)
+{
+    return endpoint_is_v4(e) ? 24 : 48;
+}
+
 static inline bool endpoint_same_ip(const struct endpoint *a, const struct endpoint *b)
 {
     return memcmp(a->ip, b->ip, sizeof a->ip) == 0;

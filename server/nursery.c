@@ -1,4 +1,5 @@
 #include <string.h>
+#include "server/memory.h"
 #include "server/nursery.h"
 
 enum {
@@ -26,11 +27,6 @@ static uint32_t bits_for(uint32_t nodes, uint32_t each)
     while (bits < (uint64_t)nodes * each && bits < BITS_MAX)
         bits *= 2;
     return (uint32_t)bits;
-}
-
-static size_t align64(size_t n)
-{
-    return (n + 63) & ~(size_t)63;
 }
 
 size_t nursery_size(uint32_t nodes)

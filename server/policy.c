@@ -85,7 +85,7 @@ enum reply_budget reply_take(struct lane *l, const struct endpoint *to, const st
 
 uint64_t limit_hash_source(const struct lane *l, const struct endpoint *from, enum limit_kind kind)
 {
-    return limit_hash_prefix(l, from, endpoint_is_v4(from) ? 32 : 64, kind);
+    return limit_hash_prefix(l, from, endpoint_host_bits(from), kind);
 }
 
 bool whitelisted(const struct whitelist *w, const struct endpoint *from)

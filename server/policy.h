@@ -1,7 +1,7 @@
 /* policy - may we send to this address at all, and how often.
  *
  * Pure decisions over a lane's budgets. An address that was never proven to receive gets few and
- * small datagrams, wherever they are caused from. */
+ * small answers and commands, whoever causes them. (Relays have their sender's budget only.) */
 #ifndef BEACON_SERVER_POLICY_H
 #define BEACON_SERVER_POLICY_H
 

@@ -108,7 +108,8 @@ static bool can_be_forged(const struct endpoint *e)
 }
 
 /* The rate at which two at a time may be taken: a punch between two nodes behind one address names
- * it twice. */
+ * it twice. (A rate of 1/s cannot be halved: there the pair is named once a second, in two
+ * commands.) */
 static struct rate rate_of_pairs(struct rate rate)
 {
     if (rate.per_s > 1)
@@ -136,14 +137,13 @@ static void spend(struct spending *s, uint64_t hash, struct rate rate, enum verd
     s->of[s->count++].refusal = refusal;
 }
 
-/* Both commands name an address; what is spent is the budget of its prefix. */
+/* Both commands name an address; what is spent is the budget of its host or of its network. */
 static void spend_named(const struct lane *l, struct spending *s, const struct endpoint *a,
-                        const struct endpoint *b, bool wide, struct rate rate)
+                        const struct endpoint *b, unsigned (*bits)(const struct endpoint *),
+                        struct rate rate)
 {
-    uint64_t hash_a = limit_hash_prefix(
-        l, a, endpoint_is_v4(a) ? (wide ? 24 : 32) : (wide ? 48 : 64), LIMIT_IS_NAMED);
-    uint64_t hash_b = limit_hash_prefix(
-        l, b, endpoint_is_v4(b) ? (wide ? 24 : 32) : (wide ? 48 : 64), LIMIT_IS_NAMED);
+    uint64_t hash_a = limit_hash_prefix(l, a, bits(a), LIMIT_IS_NAMED);
+    uint64_t hash_b = limit_hash_prefix(l, b, bits(b), LIMIT_IS_NAMED);
     bool same = hash_a == hash_b;
     if (can_be_forged(a))
         spend(s, hash_a, same ? rate_of_pairs(rate) : rate, VERDICT_PUNCH_VICTIM_LIMITED);
@@ -163,8 +163,9 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
               VERDICT_PUNCH_LIMITED);
     spend(&s, limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate,
           VERDICT_PUNCH_PAIR_LIMITED);
-    spend_named(l, &s, &d->from, target, false, rules->punch_victim_rate);
-    spend_named(l, &s, &d->from, target, true, rate_times(rules->punch_victim_rate, NAMED_TIMES));
+    spend_named(l, &s, &d->from, target, endpoint_host_bits, rules->punch_victim_rate);
+    spend_named(l, &s, &d->from, target, endpoint_network_bits,
+                rate_times(rules->punch_victim_rate, NAMED_TIMES));
     for (unsigned i = 0; i < s.count; i++)
         if (!limit_allows(&l->punch, s.of[i].hash, s.of[i].rate, now->ns))
             return s.of[i].refusal;

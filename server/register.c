@@ -12,8 +12,9 @@ static bool quota_left(const struct lane *l, const struct endpoint *at, const st
     const struct {
         unsigned bits;
         uint32_t max;
-    } level[2] = {{v4 ? 32 : 64, v4 ? rules->nodes_per_ipv4 : rules->nodes_per_ipv6_64},
-                  {v4 ? 24 : 48, v4 ? rules->nodes_per_ipv4_24 : rules->nodes_per_ipv6_48}};
+    } level[2] = {
+        {endpoint_host_bits(at), v4 ? rules->nodes_per_ipv4 : rules->nodes_per_ipv6_64},
+        {endpoint_network_bits(at), v4 ? rules->nodes_per_ipv4_24 : rules->nodes_per_ipv6_48}};
     if (ip_scope(at->ip) == SCOPE_LOOPBACK)
         return true;
     for (int i = 0; i < 2; i++) {

@@ -3,8 +3,8 @@
  * An id belongs to the address that holds it. From the same IP address another port is taken at
  * once (NATs rebind). Another IP address waits until the old endpoint has been silent for
  * takeover-silence, and then starts anew: without the old holder's key. Id 0 is nobody's. New ids
- * pass the address policy, the prefix quotas and, when the table fills, the nursery (come twice, a
- * second apart). */
+ * pass the address policy, the prefix quotas and, when the table fills, the nursery (come twice, in
+ * different seconds). */
 #ifndef BEACON_SERVER_REGISTER_H
 #define BEACON_SERVER_REGISTER_H
 

@@ -1,4 +1,5 @@
-/* relay - 0x05: one lookup, header rewritten in place, sent on. The hot path.
+/* relay - 0x05: one lookup of the destination, header rewritten in place, sent on. The hot path.
+ * The sender's claim is a second lookup, kept for a run of datagrams from one source.
  *
  * The payload never moves and is never looked at. Order per destination holds because one UDP flow
  * is always received by one shard, which sends in the order it decides. */

@@ -1,4 +1,5 @@
 #include <assert.h>
+#include "server/memory.h"
 #include "server/route.h"
 
 /* A hot row. All words are atomics so that other lanes may read while the owner writes:
@@ -55,11 +56,6 @@ static uint32_t prefix_cells_for(uint32_t nodes)
     while (cells < nodes / 2)
         cells *= 2;
     return cells;
-}
-
-static size_t align64(size_t n)
-{
-    return (n + 63) & ~(size_t)63;
 }
 
 size_t routes_size(uint32_t nodes)
@@ -260,17 +256,12 @@ uint32_t route_prefix_count(const struct routes *r, const struct endpoint *at, u
 
 static void prefix_add(struct routes *r, const struct endpoint *at, int change)
 {
-    const unsigned widths[2] = {endpoint_is_v4(at) ? 32 : 64, endpoint_is_v4(at) ? 24 : 48};
+    const unsigned widths[2] = {endpoint_host_bits(at), endpoint_network_bits(at)};
     for (int i = 0; i < 2; i++) {
         struct prefix_cells p = prefix_cells(r, at, widths[i]);
         *p.cell[0] += (uint32_t)change;
         *p.cell[1] += (uint32_t)change;
     }
-}
-
-static unsigned prefix_wide(const struct endpoint *at)
-{
-    return endpoint_is_v4(at) ? 24 : 48;
 }
 
 /* --- writing --- */
@@ -420,7 +411,7 @@ struct candidate {
 
 static uint32_t crowd_at(const struct routes *r, const struct endpoint *at)
 {
-    return route_prefix_count(r, at, prefix_wide(at));
+    return route_prefix_count(r, at, endpoint_network_bits(at));
 }
 
 /* Whether `a` should leave before `b`. */
@@ -449,7 +440,7 @@ bool route_evict(struct routes *r, const struct endpoint *newcomer)
     if (victim.route.id == 0)
         return false;
     if (crowd_at(r, newcomer) + 1 > victim.crowd &&
-        !endpoint_same_prefix(newcomer, &victim.route.at, prefix_wide(newcomer)))
+        !endpoint_same_prefix(newcomer, &victim.route.at, endpoint_network_bits(newcomer)))
         return false;
     return route_remove(r, victim.route.id);
 }

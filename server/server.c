@@ -1,6 +1,7 @@
 #include <assert.h>
 #include <errno.h>
 #include "server/answer.h"
+#include "server/memory.h"
 #include "server/nursery.h"
 #include "server/policy.h"
 #include "server/punch.h"
@@ -21,11 +22,6 @@ enum {
 };
 
 /* --- memory, all of it --- */
-
-static size_t align64(size_t n)
-{
-    return (n + 63) & ~(size_t)63;
-}
 
 static uint32_t square_root(uint32_t n)
 {

@@ -10,7 +10,7 @@
 #include "shard/io.h"
 
 enum {
-    GROUP_SEGMENTS_MAX = 64, /* the kernel's UDP_MAX_SEGMENTS before 6.x */
+    GROUP_SEGMENTS_MAX = 64, /* every kernel with UDP_SEGMENT takes so many */
     GROUP_BYTES_MAX = 65000,
 };
 

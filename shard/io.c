@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "shard/io.h"
 
 enum {
@@ -33,6 +34,13 @@ static void segment_refused(uint32_t *segment_max, uint16_t segment, int err)
     else if ((err == EMSGSIZE || err == EINVAL) && segment > IO_NARROW_MAX &&
              segment <= *segment_max)
         *segment_max = segment - 1u;
+}
+
+void io_wake(int eventfd)
+{
+    uint64_t one = 1;
+    while (write(eventfd, &one, sizeof one) < 0 && errno == EINTR)
+        continue; /* EAGAIN: the counter is full, so it is awake already */
 }
 
 static void local_from(struct arrival *a, const void *ip, size_t len)
@@ -68,11 +76,10 @@ void arrival_from_msg(struct arrival *a, const union name *name, const struct ms
 
 /* One message that the kernel refused. Segments are tried one by one: the reason may be their
  * joining. */
-static void refused(const struct io_sender *s, int fd, const struct io_messages *m, unsigned i,
-                    int err)
+static void refused(struct io_sender *s, int fd, const struct io_messages *m, unsigned i, int err)
 {
     const struct msghdr *whole = &m->header[i].msg_hdr;
-    segment_refused(s->segment_max, m->of[i].segment, err);
+    segment_refused(&s->segment_max, m->of[i].segment, err);
     if (m->of[i].segment == 0) {
         count_add(&s->stats->send_errors, 1);
         return;
@@ -88,7 +95,7 @@ static void refused(const struct io_sender *s, int fd, const struct io_messages 
     }
 }
 
-void io_send(const struct io_sender *s, struct io_messages *m)
+void io_send(struct io_sender *s, struct io_messages *m)
 {
     for (unsigned i = 0; i < m->count;) {
         bool wide = m->of[i].wide;

@@ -81,19 +81,22 @@ extern const struct io_port io_uring_port, io_mmsg_port;
 struct io_sender {
     struct io_sockets sockets;
     struct lane_stats *stats;
-    uint32_t *segment_max; /* lowered when segments turn out not to fit the device */
+    uint32_t segment_max; /* lowered when segments turn out not to fit the device */
 };
 
 /* Sends in order with sendmmsg, without waiting. What the kernel refuses is skipped and counted; a
  * refused GSO batch is sent again one by one. The uring port sends like this too: measured 4 to 5 %
  * cheaper than an entry in the ring for each message. */
-void io_send(const struct io_sender *s, struct io_messages *m);
+void io_send(struct io_sender *s, struct io_messages *m);
 
 /* Shared by the ports: memory for IO_BUFFERS of `size` bytes each, IO_BUFFERS_STRIDE(size) apart.
  * The stride is no multiple of a cache's way: the heads of all buffers would else share a few sets.
  * Huge pages where the host gives them. NULL: no memory. Freed with free. */
 #define IO_BUFFERS_STRIDE(size) ((((size_t)(size) + 63) & ~(size_t)63) + 5 * 64)
 uint8_t *io_buffers_new(size_t size);
+
+/* Shared by the ports: makes an eventfd readable. Any thread. */
+void io_wake(int eventfd);
 
 /* Shared by the ports: what recvmsg gave -> arrival. */
 void arrival_from_msg(struct arrival *a, const union name *name, const struct msghdr *control);

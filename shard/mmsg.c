@@ -102,9 +102,7 @@ static void mmsg_recycle(struct io *io)
 
 static void mmsg_wake(struct io *io)
 {
-    uint64_t one = 1;
-    while (write(io->wake, &one, sizeof one) < 0 && errno == EINTR)
-        continue; /* EAGAIN: the counter is full, so it is awake already */
+    io_wake(io->wake);
 }
 
 static void mmsg_close(struct io *io)

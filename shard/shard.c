@@ -34,7 +34,6 @@ struct shard {
     int open_error;
 
     /* The thread's own. */
-    uint32_t segment_max;
     uint8_t local_ip[16]; /* the last service address seen, its index and scope */
     uint8_t local;
     bool local_is_global;
@@ -77,7 +76,7 @@ static void shard_flush(struct shard *s)
     for (unsigned i = 0; i < s->out.count; i++)
         bytes += s->out.out[i].len;
     group_build(&s->group, &s->out, &s->lane->server->service, s->sender.sockets.family,
-                s->segment_max);
+                s->sender.segment_max);
     io_send(&s->sender, &s->group.messages);
     count_add(&stats->sent, s->out.count);
     count_add(&stats->sent_bytes, bytes);
@@ -187,7 +186,7 @@ static void second_passed(struct shard *s, uint64_t now_ns)
     s->drops_at_ns = now_ns;
     count_set(&s->lane->stats.kernel_drops, socket_drops(s->sender.sockets.narrow));
     if (++s->seconds % SEGMENT_RETRY_S == 0)
-        s->segment_max = SEGMENT_MAX_BYTES;
+        s->sender.segment_max = SEGMENT_MAX_BYTES;
 }
 
 /* Receive, decide, send. Returns how many arrivals there were. */
@@ -259,8 +258,7 @@ int shards_open(struct shards **ret, struct server *server, const struct config 
         s->shard[i].all = s;
         s->shard[i].lane = server->lane[i];
         s->shard[i].sender =
-            (struct io_sender){s->sockets.of[i], &server->lane[i]->stats, &s->shard[i].segment_max};
-        s->shard[i].segment_max = SEGMENT_MAX_BYTES;
+            (struct io_sender){s->sockets.of[i], &server->lane[i]->stats, SEGMENT_MAX_BYTES};
         s->shard[i].local_is_global = ip_scope(s->sockets.bound.ip) == SCOPE_GLOBAL;
     }
     *report = (struct shards_report){

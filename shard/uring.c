@@ -238,9 +238,7 @@ static void uring_recycle(struct io *io)
 
 static void uring_wake(struct io *io)
 {
-    uint64_t one = 1;
-    while (write(io->wake, &one, sizeof one) < 0 && errno == EINTR)
-        continue; /* EAGAIN: the counter is full, so it is awake already */
+    io_wake(io->wake);
 }
 
 const struct io_port io_uring_port = {

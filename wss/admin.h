@@ -18,12 +18,12 @@ struct admin {
     struct server *server;
     const char *version, *revision, *compiler, *io;
     struct endpoint probe4, probe6; /* where to probe; port 0: no such family */
-    _Atomic bool private_allowed;   /* allow-private is not "no": shown in /readyz */
     bool metrics_on_health;         /* the health listener serves /metrics too */
     uint64_t receive_buffer;        /* granted, bytes */
     const struct edge *edge;        /* for its counters; may be set after edge_open */
 
     /* The main thread writes, the edge reads. */
+    _Atomic bool private_allowed; /* allow-private is not "no": shown in /readyz */
     _Atomic bool draining;
     _Atomic bool reload_ok;
     _Atomic uint64_t reload_unix_s;
