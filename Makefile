@@ -9,11 +9,12 @@ B       ?= build
 Q       := $(if $V,,@)# V=1 shows the commands
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 PREFIX  ?= /usr/local
-BUILD_PACKAGES := gcc libc6-dev pkg-config liburing-dev libsodium-dev libjansson-dev curl
+BUILD_PACKAGES := gcc libc6-dev pkg-config liburing-dev libsodium-dev libjansson-dev libssl-dev libwslay-dev curl
 TEST_PACKAGES  := git clang clang-format libclang-rt-14-dev libcmocka-dev coturn stun-client prometheus \
-                  python3 iproute2 nftables mandoc
+                  python3 python3-websockets iproute2 nftables mandoc node-ws openssl \
+                  chromium testssl.sh sslscan slowhttptest procps
 
-PACKAGES := liburing libsodium jansson
+PACKAGES := liburing libsodium jansson openssl
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wundef -Wcast-qual -Wwrite-strings -Wpointer-arith -Wformat=2
@@ -26,16 +27,16 @@ LINK     = -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code \
            $(if $(SAN),-fsanitize=$(SAN))
 # Asked once, and only by a goal that builds.
 PACKAGE_FLAGS = $(eval PACKAGE_FLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PACKAGE_FLAGS)
-LIBS     = $(eval LIBS := $$(shell pkg-config --libs $(PACKAGES)) -pthread)$(LIBS)
+LIBS     = $(eval LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay -pthread)$(LIBS)
 
-MAINS    := cmd/beacon.c
+MAINS    := cmd/beacon.c cmd/beaconctl.c
 CORE     := $(filter-out $(MAINS),$(wildcard proto/*.c server/*.c shard/*.c wss/*.c cmd/*.c))
 TESTS    := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst tests/%.c,$B/%,$(wildcard tests/fuzz_*.c))
 BENCHES  := $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/bench_*.c))
 BENCHLIB := $(filter-out $(wildcard bench/bench_*.c),$(wildcard bench/*.c))
 PROGRAMS := $(patsubst cmd/%.c,$B/%,$(MAINS))
-MANUALS  := $B/beacon.8 $B/beacon.conf.5
+MANUALS  := $B/beacon.8 $B/beacon.conf.5 $B/beaconctl.1
 
 all: $(PROGRAMS) $(MANUALS) $B/beacon.bash
 
@@ -60,11 +61,12 @@ $B/%.o: %.c
 	@echo "CC   $@"
 	$Q$(CC) $(FLAGS) $(CFLAGS) $(CPPFLAGS) -c -o $@ $<
 
+$B/wss/page.o: wss/status.html # embedded
 $B/cmd/version.o: FLAGS += -DBEACON_VERSION='"$(VERSION)"' -DBEACON_REVISION='"$(REVISION)"'
 
 $B/core.a: $(CORE:%.c=$B/%.o)
-$B/pure.a: $(patsubst %.c,$B/%.o,$(wildcard proto/*.c server/*.c))
-$B/core.a $B/pure.a:
+$B/fuzzed.a: $(patsubst %.c,$B/%.o,$(wildcard proto/*.c server/*.c wss/*.c))
+$B/core.a $B/fuzzed.a:
 	@rm -f $@
 	$Qar rcs $@ $^
 
@@ -82,8 +84,11 @@ $B/beacon.bash: $B/beacon
 
 install: all
 	install -D -m 755 $B/beacon $(DESTDIR)$(PREFIX)/bin/beacon
+	install -D -m 755 $B/beaconctl $(DESTDIR)$(PREFIX)/bin/beaconctl
 	install -D -m 644 $B/beacon.8 $(DESTDIR)$(PREFIX)/share/man/man8/beacon.8
 	install -D -m 644 $B/beacon.conf.5 $(DESTDIR)$(PREFIX)/share/man/man5/beacon.conf.5
+	install -D -m 644 $B/beaconctl.1 $(DESTDIR)$(PREFIX)/share/man/man1/beaconctl.1
+	install -D -m 644 deploy/beaconctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/beaconctl
 	install -D -m 644 $B/beacon.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/beacon
 	install -D -m 644 deploy/beacon.conf $(DESTDIR)$(PREFIX)/share/doc/beacon/beacon.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
@@ -108,11 +113,11 @@ asan:
 tsan:
 	$(MAKE) quick B=build/tsan SAN=thread
 
-# The pure folders, instrumented once in a tree of their own; each fuzzer links to it.
+# What reads outside bytes, instrumented once in a tree of its own; each fuzzer links to it.
 FUZZ_SECONDS ?= 20
-$B/fuzz_%: tests/fuzz_%.c $B/pure.a
+$B/fuzz_%: tests/fuzz_%.c $B/fuzzed.a
 	@echo "FUZZ $@"
-	$Q$(CC) $(FLAGS) $(CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $B/pure.a $(LIBS)
+	$Q$(CC) $(FLAGS) $(CFLAGS) $(LINK) -fsanitize=fuzzer -o $@ $< $B/fuzzed.a $(LIBS)
 fuzzers-here: $(FUZZERS)
 fuzzers:
 	$(MAKE) fuzzers-here B=$B/fuzz CC=clang SAN=address,undefined,fuzzer-no-link CFLAGS='-O1 -g'

@@ -3,20 +3,19 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
+#include "cmd/front.h"
 #include "cmd/load.h"
 #include "cmd/log.h"
 #include "cmd/notify.h"
+#include "cmd/resources.h"
 #include "cmd/say.h"
 #include "cmd/version.h"
 #include "cmd/watch.h"
@@ -25,14 +24,12 @@
 #include "server/server.h"
 #include "shard/shard.h"
 #include "wss/admin.h"
-#include "wss/edge.h"
 
 enum {
-    HUGE_PAGE = 2 << 20,
-    NOFILE_BASE = 32,     /* standard streams, epoll, probes, notify, spare */
-    NOFILE_PER_SHARD = 4, /* two sockets, ring, wake */
-    SETTLE_MS = 5000,     /* a shard takes new rules within a second */
-    READY_MS = 1000,      /* the first probe is answered long before */
+    SETTLE_MS = 5000,       /* a shard takes new rules within a second */
+    READY_MS = 1000,        /* the first probe is answered long before */
+    LEAVE_SPREAD_MS = 5000, /* sessions are told to go within so long, or half of drain-time */
+    LEAVE_LAST_MS = 500,    /* what a session has at the end to hear that it must go */
 };
 
 struct beacon {
@@ -45,9 +42,7 @@ struct beacon {
     struct shards *shards;
     struct shards_report report;
     struct admin admin;
-    struct edge *edge;
-    struct edge_listener listener[2];
-    unsigned listener_count;
+    struct front front;
     struct watch watch;
 };
 
@@ -116,77 +111,13 @@ static int exit_code_of(int err)
     }
 }
 
-/* Descriptors for everything that the configuration asks for. */
-static int limits_raise(unsigned shards)
-{
-    struct rlimit limit;
-    rlim_t least = NOFILE_BASE + (rlim_t)shards * NOFILE_PER_SHARD;
-    rlim_t wanted = least + EDGE_CONNECTIONS_MAX;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        return -errno;
-    if (limit.rlim_cur < wanted) {
-        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-        setrlimit(RLIMIT_NOFILE, &limit); /* what it gave is read again below */
-        if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-            return -errno;
-    }
-    if (limit.rlim_cur < least) {
-        log_line(LOG_ERROR, "beacon", "too few file descriptors",
-                 "limit=%ju needed=%ju hint=\"raise it with ulimit -n or LimitNOFILE=\"",
-                 (uintmax_t)limit.rlim_cur, (uintmax_t)least);
-        return -EMFILE;
-    }
-    if (limit.rlim_cur < wanted)
-        log_line(LOG_WARN, "beacon", "few file descriptors: fewer HTTP connections",
-                 "limit=%ju wanted=%ju", (uintmax_t)limit.rlim_cur, (uintmax_t)wanted);
-    return 0;
-}
-
-static unsigned shards_wanted(const struct config *c)
-{
-    cpu_set_t cpus;
-    if (c->shards > 0)
-        return c->shards;
-    long count = sched_getaffinity(0, sizeof cpus, &cpus) == 0 ? CPU_COUNT(&cpus)
-                                                               : sysconf(_SC_NPROCESSORS_ONLN);
-    return count < 1 ? 1 : count > CONFIG_SHARDS_MAX ? CONFIG_SHARDS_MAX : (unsigned)count;
-}
-
-/* Bytes that can be had without swapping, 0 when the host does not say. */
-static uint64_t memory_available(void)
-{
-    char line[128];
-    uint64_t kb = 0;
-    FILE *f = fopen("/proc/meminfo", "re");
-    while (f && kb == 0 && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kb) != 1)
-            kb = 0;
-    if (f)
-        fclose(f);
-    return kb * 1024;
-}
-
 static int memory_open(struct beacon *b, unsigned shards)
 {
     uint8_t seed[64];
-    size_t size = server_size(b->config, shards);
-    size = (size + HUGE_PAGE - 1) & ~(size_t)(HUGE_PAGE - 1);
-    uint64_t available = memory_available();
-    if (available && size > available) { /* touching it would end us without a word */
-        log_line(LOG_ERROR, "beacon", "no memory for the node table",
-                 "bytes=%zu available=%" PRIu64 " max-nodes=%" PRIu32, size, available,
-                 b->config->max_nodes);
-        return -ENOMEM;
-    }
-    b->memory = aligned_alloc(HUGE_PAGE, size);
+    b->memory = memory_take(server_size(b->config, shards), b->config->max_nodes);
     b->rules = malloc(sizeof *b->rules);
-    if (!b->memory || !b->rules) {
-        log_line(LOG_ERROR, "beacon", "no memory for the node table",
-                 "bytes=%zu max-nodes=%" PRIu32, size, b->config->max_nodes);
+    if (!b->memory || !b->rules)
         return -ENOMEM;
-    }
-    madvise(b->memory, size, MADV_HUGEPAGE); /* a wish: fewer TLB misses, faster start */
-    memset(b->memory, 0, size);              /* touched now: no page fault on a packet's way */
     *b->rules = b->config->rules;
     randombytes_buf(seed, sizeof seed);
     b->server = server_init(b->memory, b->config, shards, b->rules, seed);
@@ -202,31 +133,6 @@ static int udp_open(struct beacon *b)
         log_line(LOG_ERROR, "udp", "cannot listen", "addr=%s step=%s error=%s",
                  endpoint_text(&b->config->addr), failed, log_quote(strerror(-err)));
     return err;
-}
-
-static int edge_listen(struct beacon *b)
-{
-    const struct config *c = b->config;
-    const char *failed = "http";
-    bool loopback = c->has_health && ip_scope(c->health.ip) == SCOPE_LOOPBACK;
-    b->admin.metrics_on_health = !c->has_metrics && (c->dev || loopback);
-    if (c->has_health)
-        b->listener[b->listener_count++] =
-            (struct edge_listener){"health", c->health, admin_health, &b->admin};
-    if (c->has_metrics)
-        b->listener[b->listener_count++] =
-            (struct edge_listener){"metrics", c->metrics, admin_metrics, &b->admin};
-    if (b->listener_count == 0)
-        return 0;
-    int err = edge_open(&b->edge, b->listener, b->listener_count, &failed);
-    if (err < 0) {
-        const struct endpoint *at = strcmp(failed, "metrics") == 0 ? &c->metrics : &c->health;
-        log_line(LOG_ERROR, failed, "cannot listen", "addr=%s error=%s", endpoint_text(at),
-                 log_quote(strerror(-err)));
-        return err;
-    }
-    b->admin.edge = b->edge;
-    return 0;
 }
 
 /* Whether this host has a way to `to`: asks for a route, sends nothing. */
@@ -278,8 +184,8 @@ static int threads_start(struct beacon *b)
     b->admin.receive_buffer = b->report.receive_buffer;
     probes_set(b);
     err = admin_start(&b->admin);
-    if (err == 0 && b->edge)
-        err = edge_start(b->edge);
+    if (err == 0)
+        err = front_start(&b->front);
     if (err < 0)
         log_line(LOG_ERROR, "http", "cannot start", "error=%s", log_quote(strerror(-err)));
     /* "ready" is said when it is true. Should the probe fail, /readyz tells why. */
@@ -318,35 +224,48 @@ static bool rules_replace(struct beacon *b, const struct rules *wanted)
     return true;
 }
 
-/* What SIGHUP changes, all of it. */
-static bool reload_apply(struct beacon *b, const struct config *wanted)
+static void level_set(struct beacon *b, enum log_level level)
+{
+    log_set(level, b->config->log_format);
+    atomic_store(&b->admin.log_level, level);
+}
+
+/* What SIGHUP changes, all of it or nothing. */
+static bool reload_apply(struct beacon *b, const struct config *wanted, struct config_error *error)
 {
     char names[512];
-    if (!rules_replace(b, &wanted->rules))
+    if (!front_reload(&b->front, error->text, sizeof error->text))
         return false;
+    if (!rules_replace(b, &wanted->rules)) {
+        snprintf(error->text, sizeof error->text, "no memory for the rules");
+        return false;
+    }
     if (config_needs_restart(b->config, wanted, names, sizeof names) > 0)
         log_line(LOG_WARN, "config", "changed options need a restart", "options=%s",
                  log_quote(names));
     atomic_store(&b->admin.private_allowed, wanted->rules.allow_private != PRIVATE_NO);
-    atomic_store(&b->admin.reload_unix_s, (uint64_t)time(NULL));
-    log_set(wanted->log_level, wanted->log_format);
+    b->config->log_level = wanted->log_level;
+    b->config->log_format = wanted->log_format;
+    level_set(b, wanted->log_level);
     return true;
 }
 
-/* SIGHUP: all of it or nothing. */
 static void reload(struct beacon *b)
 {
     struct config *wanted = malloc(sizeof *wanted);
     struct config_error error = {.text = "no memory"};
     notify_reloading();
-    bool ok =
-        wanted && config_load(wanted, b->argc, b->argv, &error) == 0 && reload_apply(b, wanted);
+    admin_reloading(&b->admin);
+    bool ok = wanted && config_load(wanted, b->argc, b->argv, &error) == 0 &&
+              reload_apply(b, wanted, &error);
     if (ok)
         log_line(LOG_INFO, "config", "reloaded", NULL);
     else
         log_line(LOG_ERROR, "config", "reload refused, the old configuration stays", "error=%s",
                  log_quote(error.text));
-    atomic_store(&b->admin.reload_ok, ok); /* after the log: who sees one finds the other */
+    events_add(&b->front.events, false, "reload", "%s", ok ? "taken" : error.text);
+    admin_reloaded(&b->admin, ok,
+                   ok ? "" : error.text); /* after the log: who sees one finds both */
     free(wanted);
     notify_send("READY=1");
 }
@@ -360,44 +279,76 @@ static int signal_wait(const sigset_t *set, uint64_t ns)
     return signal < 0 ? 0 : signal;
 }
 
+/* Drains without ending, or serves again. */
+static void drain_set(struct beacon *b, bool on)
+{
+    if (on == atomic_load(&b->admin.draining))
+        return;
+    log_line(LOG_INFO, "beacon", on ? "draining, until told otherwise" : "serving again", NULL);
+    front_drain(&b->front, on, LEAVE_SPREAD_MS);
+}
+
+/* What the admin interface has asked for since the last time. */
+static void notes_take(struct beacon *b)
+{
+    struct front_notes *n = &b->front.notes;
+    int drain = atomic_exchange(&n->drain, FRONT_DRAIN_SAME);
+    int level = atomic_exchange(&n->level, -1);
+    if (drain != FRONT_DRAIN_SAME)
+        drain_set(b, drain == FRONT_DRAIN_ON);
+    if (level >= 0)
+        level_set(b, (enum log_level)level);
+    if (atomic_exchange(&n->reload, false))
+        reload(b);
+}
+
 static void serve(struct beacon *b, const sigset_t *set)
 {
     uint64_t watchdog_ns = notify_watchdog_us() * 1000 / 2;
     uint64_t turn_ns = watchdog_ns && watchdog_ns < 1000000000 ? watchdog_ns : 1000000000;
     for (;;) {
         int signal = signal_wait(set, turn_ns);
+        if (signal == SIGTERM || signal == SIGINT)
+            return;
         if (signal == SIGHUP)
             reload(b);
-        else if (signal)
-            return;
+        else if (signal == SIGUSR1)
+            drain_set(b, !atomic_load(&b->admin.draining));
+        notes_take(b);
         if (watchdog_ns && watch_alive(b->server, clock_ns(), ADMIN_STUCK_SECONDS))
             notify_send("WATCHDOG=1");
         watch_tick(&b->watch, b->server);
+        front_watch(&b->front);
         atomic_store(&b->admin.log_suppressed, log_suppressed_total());
     }
 }
 
 /* Readiness goes first, so that load balancers look elsewhere while everything is still served.
- * Nobody asks for readiness without a health listener, so nothing is waited for then. */
+ * Nobody asks for readiness without a health listener, so nothing is waited for then; sessions are
+ * told in any case. */
 static void drain(struct beacon *b, const sigset_t *set)
 {
-    atomic_store(&b->admin.draining, true);
+    uint32_t seconds =
+        b->config->has_health || front_sessions(&b->front) > 0 ? b->config->drain_time_s : 0;
+    uint32_t spread_ms = seconds * 500;
+    front_drain(&b->front, true, spread_ms < LEAVE_SPREAD_MS ? spread_ms : LEAVE_SPREAD_MS);
     notify_send("STOPPING=1");
-    uint32_t seconds = b->config->has_health ? b->config->drain_time_s : 0;
     log_line(LOG_INFO, "beacon", "draining", "seconds=%" PRIu32, seconds);
-    for (uint32_t left = seconds; left > 0; left--) {
+    for (uint32_t left = seconds; left > 0;) {
         int signal = signal_wait(set, 1000000000);
         if (signal == SIGTERM || signal == SIGINT)
-            return;
+            break;
+        left -= signal == 0;
         notify_send("WATCHDOG=1");
     }
+    for (int ms = 0; ms < LEAVE_LAST_MS && front_sessions(&b->front) > 0; ms += 10)
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 }
 
 static void beacon_close(struct beacon *b)
 {
     admin_stop(&b->admin);
-    if (b->edge)
-        edge_close(b->edge);
+    front_close(&b->front);
     if (b->shards)
         shards_close(b->shards);
     free(b->memory);
@@ -408,7 +359,9 @@ static void beacon_close(struct beacon *b)
 static int beacon_open(struct beacon *b)
 {
     unsigned shards = shards_wanted(b->config);
-    int err = limits_raise(shards);
+    unsigned sessions =
+        b->config->has_wss || b->config->has_wss_plain ? b->config->wss_sessions : 0;
+    int err = limits_raise(shards, EDGE_HTTP_CONNECTIONS + sessions);
     if (err == 0)
         err = memory_open(b, shards);
     b->admin.server = b->server;
@@ -416,12 +369,11 @@ static int beacon_open(struct beacon *b)
     b->admin.revision = beacon_revision;
     b->admin.compiler = beacon_compiler;
     b->admin.private_allowed = b->config->rules.allow_private != PRIVATE_NO;
-    b->admin.reload_ok = true;
-    b->admin.reload_unix_s = (uint64_t)time(NULL);
+    b->admin.log_level = b->config->log_level;
     if (err == 0)
         err = udp_open(b);
     if (err == 0)
-        err = edge_listen(b);
+        err = front_open(&b->front, b->config, b->server, b->shards, &b->admin);
     if (err == 0)
         err = threads_start(b);
     return err;
@@ -434,19 +386,21 @@ static int beacon_run(struct beacon *b)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);               /* the admin interface has left a note */
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: all signals are taken here */
     signal(SIGPIPE, SIG_IGN);
     int err = beacon_open(b);
-    if (err < 0) {
+    if (err != 0) {
         beacon_close(b);
-        return exit_code_of(err);
+        return err > 0 ? err : exit_code_of(err);
     }
     struct started started = {
         .config = b->config,
         .report = &b->report,
         .shards = b->server->lane_count,
-        .listener = b->listener,
-        .listener_count = b->listener_count,
+        .listener = b->front.listener,
+        .listener_count = b->front.listener_count,
         .admin = &b->admin,
     };
     say_listeners(&started);
@@ -500,6 +454,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "beacon: %s\n", error.text);
         free(b.config);
         return code;
+    }
+    if (check && !front_check(b.config, error.text, sizeof error.text)) {
+        fprintf(stderr, "beacon: %s\n", error.text);
+        free(b.config);
+        return EX_CONFIG;
     }
     if (check || dump) {
         if (dump)

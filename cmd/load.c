@@ -48,6 +48,20 @@ static void environment_unknown(const char *name)
     log_line(LOG_WARN, "config", "environment variable of no option", "name=%s", log_quote(name));
 }
 
+/* The beginning of a secret's file; no copy of it stays behind. */
+static const char *secret_read(const char *path, char *text, size_t capacity, size_t *ret_len)
+{
+    size_t len;
+    char *whole = file_read(path, &len);
+    if (!whole)
+        return errno == ENOTSUP ? "not a regular file" : strerror(errno);
+    *ret_len = len < capacity ? len : capacity;
+    memcpy(text, whole, *ret_len);
+    explicit_bzero(whole, len);
+    free(whole);
+    return NULL;
+}
+
 static bool config_load_file(struct config *c, const char *path, struct config_error *error)
 {
     size_t len;
@@ -64,12 +78,13 @@ static bool config_load_file(struct config *c, const char *path, struct config_e
 
 int config_load(struct config *c, int argc, char **argv, struct config_error *error)
 {
+    const struct config_environment environment = {environ, environment_unknown, secret_read};
     config_init(c);
     error->usage = false;
     const char *path = config_find_file(argc, argv, environ);
     if (path && *path && !config_load_file(c, path, error))
         return EX_CONFIG;
-    if (!config_read_environment(c, environ, environment_unknown, error))
+    if (!config_read_environment(c, &environment, error))
         return EX_CONFIG;
     if (!config_read_flags(c, argc, argv, error))
         return error->usage ? EXIT_USAGE : EX_CONFIG;

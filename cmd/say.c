@@ -37,9 +37,13 @@ static void say_warnings(const struct started *s)
     if (c->rules.allow_private == PRIVATE_YES && !c->dev)
         log_line(LOG_WARN, "beacon", "allow-private: special-purpose addresses may register",
                  "hint=%s", log_quote("for labs and private networks only"));
-    if (c->registry[0] || c->peers[0] || c->beacon_id || c->strict_gossip)
+    if (c->peers[0] || c->strict_gossip || (c->registry[0] && c->registry_lookup == LOOKUP_NONE))
         log_line(LOG_WARN, "beacon", "mesh options have no effect in this version", "hint=%s",
-                 log_quote("beacon-id, peers, registry and strict-gossip are taken, not used"));
+                 log_quote("peers, registry and strict-gossip are taken, not used"));
+    if (c->has_wss && !c->tls_cert[0])
+        log_line(LOG_WARN, "tls", "self-made certificate: clients must not check it", NULL);
+    if (c->first_use && !c->dev)
+        log_line(LOG_WARN, "keys", "wss-first-use: whoever comes first owns an id", NULL);
 }
 
 void say_listeners(const struct started *s)
@@ -50,9 +54,14 @@ void say_listeners(const struct started *s)
              "addr=%s io=%s shards=%u dual_stack=%s busy_poll=%s max_nodes=%" PRIu32,
              endpoint_text(&r->bound), r->io, s->shards, r->dual_stack ? "yes" : "no",
              c->busy_poll ? "yes" : "no", c->max_nodes);
-    for (unsigned i = 0; i < s->listener_count; i++)
-        log_line(LOG_INFO, s->listener[i].name, "listening", "addr=%s",
-                 endpoint_text(&s->listener[i].at));
+    for (unsigned i = 0; i < s->listener_count; i++) {
+        const struct edge_listener *l = &s->listener[i];
+        if (l->unix_path)
+            log_line(LOG_INFO, l->name, "listening", "path=%s", log_quote(l->unix_path));
+        else
+            log_line(LOG_INFO, l->name, "listening", "addr=%s tls=%s", endpoint_text(&l->at),
+                     l->tls ? "yes" : "no");
+    }
     say_warnings(s);
 }
 
@@ -74,6 +83,21 @@ static const char *local_text(const struct endpoint *at)
     return endpoint_text(endpoint_is_any(at) ? &local : at);
 }
 
+/* The page of a listener that is worth a look. */
+static const char *page_of(const struct edge_listener *l)
+{
+    static const struct {
+        const char *name, *page;
+    } pages[] = {{"health", "readyz"},
+                 {"metrics", "metrics"},
+                 {"wss", "v1/compat"},
+                 {"wss-plain", "v1/compat"}};
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        if (strcmp(pages[i].name, l->name) == 0)
+            return pages[i].page;
+    return ""; /* admin: the status page */
+}
+
 void say_dev(const struct started *s)
 {
     char v4[96], v6[96];
@@ -83,10 +107,18 @@ void say_dev(const struct started *s)
            beacon_version, beacon_revision);
     printf("  UDP      %s  %u shard%s, io %s\n", endpoint_text(&s->report->bound), s->shards,
            s->shards == 1 ? "" : "s", s->report->io);
-    for (unsigned i = 0; i < s->listener_count; i++)
-        printf("  %-8s http://%s/%s\n", s->listener[i].name, endpoint_text(&s->listener[i].at),
-               strcmp(s->listener[i].name, "health") == 0 ? "readyz" : "metrics");
-    printf("  probe    %s, %s\n", v4, v6);
+    for (unsigned i = 0; i < s->listener_count; i++) {
+        const struct edge_listener *l = &s->listener[i];
+        if (l->unix_path)
+            printf("  %-8s unix:%s\n", l->name, l->unix_path);
+        else
+            printf("  %-8s http%s://%s/%s\n", l->name, l->tls ? "s" : "", endpoint_text(&l->at),
+                   page_of(l));
+    }
+    printf("  probe    %s, %s, WSS %s\n", v4, v6,
+           prober_state(&s->admin->prober, PROBE_WSS) == PROBE_OK    ? "ok"
+           : prober_state(&s->admin->prober, PROBE_WSS) == PROBE_OFF ? "not served"
+                                                                     : "failed");
     if (s->listener_count > 0)
         printf("\n  Next, in another terminal:\n    curl -s http://%s/%s | head -n 40\n",
                local_text(&s->listener[0].at), s->admin->metrics_on_health ? "metrics" : "readyz");

@@ -321,6 +321,7 @@ const char *http_reason(int status)
         {100, "Continue"},
         {101, "Switching Protocols"},
         {200, "OK"},
+        {202, "Accepted"},
         {204, "No Content"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
@@ -328,9 +329,12 @@ const char *http_reason(int status)
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {408, "Request Timeout"},
+        {409, "Conflict"},
         {413, "Content Too Large"},
         {414, "URI Too Long"},
+        {415, "Unsupported Media Type"},
         {417, "Expectation Failed"},
+        {422, "Unprocessable Content"},
         {426, "Upgrade Required"},
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
@@ -366,6 +370,24 @@ static void write_field(struct writer *w, const char *name, const char *value)
     write_text(w, "\r\n");
 }
 
+/* "Connection: ", its options. What a 101 has agreed on is no connection of HTTP any more. */
+static void write_connection(struct writer *w, const struct http_answer *a)
+{
+    static const char *const options[2][2] = {
+        {"close", "close, Upgrade"},
+        {"keep-alive", "keep-alive, Upgrade"},
+    };
+    bool keep_alive = a->keep_alive && !a->endless;
+    const char *value = options[keep_alive][a->upgrade];
+    write_field(w, "Connection", a->status == 101 ? "Upgrade" : value);
+}
+
+/* RFC 9110, 8.6: 1xx and 204 have no body, so no length. */
+static bool has_length(const struct http_answer *a)
+{
+    return a->status >= 200 && a->status != 204 && !a->endless;
+}
+
 void http_write_head(struct writer *w, const struct http_answer *a)
 {
     assert(a->status >= 100);
@@ -377,14 +399,17 @@ void http_write_head(struct writer *w, const struct http_answer *a)
     write_text(w, "\r\n");
     if (a->content_type)
         write_field(w, "Content-Type", a->content_type);
-    if (a->status >= 200 && a->status != 204) { /* RFC 9110, 8.6 */
+    if (has_length(a)) {
         write_text(w, "Content-Length: ");
         write_decimal(w, a->body_len);
         write_text(w, "\r\n");
     }
-    write_field(w, "Cache-Control", "no-store");
-    write_field(w, "Connection", a->keep_alive ? "keep-alive" : "close");
+    if (a->status != 101) /* nothing here that a cache could keep */
+        write_field(w, "Cache-Control", "no-store");
+    write_connection(w, a);
     if (a->allow)
         write_field(w, "Allow", a->allow);
+    if (a->fields)
+        write_text(w, a->fields);
     write_text(w, "\r\n");
 }

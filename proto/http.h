@@ -63,11 +63,15 @@ struct http_answer {
     const char *content_type; /* NULL: no body type */
     size_t body_len;
     bool keep_alive;
-    const char *allow; /* for 405, else NULL */
+    const char *allow;  /* for 405, else NULL */
+    const char *fields; /* more fields, each with its CRLF, or NULL */
+    bool endless;       /* the body ends with the connection: no Content-Length, "close" */
+    bool upgrade;       /* "Upgrade" is among the options of Connection (101: the only one) */
 };
 
 /* Status line and fields, the empty line included: Content-Length, Cache-Control: no-store,
- * Connection. No Server, no Date of a stranger's use. */
+ * Connection. No Server, no Date of a stranger's use. A 101 has neither of the first two, and
+ * always "Connection: Upgrade"; the field Upgrade itself is one of `fields`. */
 void http_write_head(struct writer *w, const struct http_answer *a);
 
 #endif

@@ -21,14 +21,33 @@ static void answer_queue(struct outbox *out, const struct writer *w, struct outg
     out->out[out->count++] = outgoing;
 }
 
-void answer_send(struct outbox *out, const struct writer *w, const struct datagram *d)
+static bool answer_hand_off(struct lane *l, const struct writer *w, uint32_t node_id)
 {
-    answer_queue(out, w, (struct outgoing){.scope = d->scope, .to = d->from, .local = d->local});
+    assert(l->handoff);
+    if (!handoff_put(l->handoff, node_id, w->start, (uint32_t)written(w))) {
+        count_add(&l->stats.handoff_full, 1);
+        return false;
+    }
+    l->wake_edge = true;
+    return true;
 }
 
-void answer_send_route(struct outbox *out, const struct writer *w, const struct route *to)
+bool answer_send(struct lane *l, struct outbox *out, const struct writer *w,
+                 const struct datagram *d)
 {
+    if (d->session_id)
+        return answer_hand_off(l, w, d->session_id);
+    answer_queue(out, w, (struct outgoing){.scope = d->scope, .to = d->from, .local = d->local});
+    return true;
+}
+
+bool answer_send_route(struct lane *l, struct outbox *out, const struct writer *w,
+                       const struct route *to)
+{
+    if (to->flags & ROUTE_STREAM)
+        return answer_hand_off(l, w, to->id);
     answer_queue(out, w, (struct outgoing){.to = to->at, .local = to->local});
+    return true;
 }
 
 static enum verdict discover_verdict(enum registration r)
@@ -74,7 +93,7 @@ enum verdict discover_input(struct lane *l, struct datagram *d, const struct mom
                                            : VERDICT_DISCOVER_LIMITED;
     struct writer w = answer_begin(out);
     write_address(&w, MSG_DISCOVER_REPLY, &d->from);
-    answer_send(out, &w, d);
+    answer_send(l, out, &w, d);
     return discover_verdict(registration);
 }
 
@@ -96,12 +115,12 @@ enum verdict stun_input(struct lane *l, struct datagram *d, const struct moment 
     case STUN_UNKNOWN_REQUIRED:
         break;
     }
-    enum reply_budget budget = reply_take(l, &d->from, now);
+    enum reply_budget budget = d->session_id ? REPLY_ALLOWED : reply_take(l, &d->from, now);
     if (budget != REPLY_ALLOWED)
         return budget == REPLY_TOTAL_SPENT ? VERDICT_STUN_TOTAL_LIMITED
                                            : VERDICT_STUN_REPLY_LIMITED;
     struct writer w = answer_begin(out);
     stun_answer(&w, &q, &d->from);
-    answer_send(out, &w, d);
+    answer_send(l, out, &w, d);
     return kind == STUN_REQUEST ? VERDICT_STUN_ANSWERED : VERDICT_STUN_UNKNOWN_ATTRIBUTE;
 }

@@ -9,14 +9,18 @@
 enum verdict discover_input(struct lane *l, struct datagram *d, const struct moment *now,
                             struct outbox *out);
 
+/* A session's budget is its own (session.h); the budgets of unproven sources are for UDP. */
 enum verdict stun_input(struct lane *l, struct datagram *d, const struct moment *now,
                         struct outbox *out);
 
-/* An answer of at most OUTBOX_SCRATCH bytes to the datagram's source, from the address it came to.
- * The writer is over the outbox's own memory; answer_send queues what was written. */
+/* An answer of at most OUTBOX_SCRATCH bytes to the datagram's source, from the address it came to,
+ * or to the session that it came through. The writer is over the outbox's own memory; answer_send
+ * queues what was written. False: the session's handoff is full, which is counted. */
 struct writer answer_begin(struct outbox *out);
-void answer_send(struct outbox *out, const struct writer *w, const struct datagram *d);
+bool answer_send(struct lane *l, struct outbox *out, const struct writer *w,
+                 const struct datagram *d);
 /* The same, to a stored route. */
-void answer_send_route(struct outbox *out, const struct writer *w, const struct route *to);
+bool answer_send_route(struct lane *l, struct outbox *out, const struct writer *w,
+                       const struct route *to);
 
 #endif

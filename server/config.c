@@ -79,25 +79,91 @@ static const char *split_variable(const char *entry, char variable[static VARIAB
     return value + 1;
 }
 
-bool config_read_environment(struct config *c, char *const *environment,
-                             void (*unknown)(const char *name), struct config_error *error)
+/* The secret whose file this variable names, NULL when it is none. */
+static const struct option *find_secret_file(const char *name)
+{
+    static const char ending[] = "_file";
+    char secret[VARIABLE_MAX];
+    size_t len = strlen(name), cut = sizeof ending - 1;
+    const struct option *o;
+
+    if (len <= cut || strcmp(name + len - cut, ending) != 0)
+        return NULL;
+    snprintf(secret, sizeof secret, "%.*s", (int)(len - cut), name);
+    o = option_find(secret);
+    return o != NULL && o->secret ? o : NULL;
+}
+
+/* The first line, without its end, is what config_set takes. */
+static const char *first_line(char *text, size_t len)
+{
+    char *newline = memchr(text, '\n', len);
+
+    if (newline != NULL)
+        len = (size_t)(newline - text);
+    if (len > 0 && text[len - 1] == '\r')
+        len--;
+    if (memchr(text, '\0', len) != NULL)
+        return "a NUL byte in the first line";
+    if (len == 0)
+        return "the first line is empty";
+    text[len] = '\0';
+    return NULL;
+}
+
+static bool read_secret(struct config *c, const struct option *o, const char *path,
+                        const char *origin, const struct config_environment *e,
+                        struct config_error *error)
+{
+    char text[CONFIG_TEXT_MAX + 2] = "",
+                                shown[OPTION_SHOWN_MAX]; /* a longest line, its end, zero */
+    size_t len = 0;
+    const char *why = e->read_file(path, text, sizeof text - 1, &len);
+    bool good;
+
+    if (why == NULL)
+        why = first_line(text, len);
+    good = why == NULL
+               ? config_set(c, o->name, text, origin, error)
+               : config_fail(error, "%s: %s: %s: %s", origin, o->name, text_show(path, shown), why);
+    explicit_bzero(text, sizeof text);
+    return good;
+}
+
+/* Which of the two were meant is not for us to say. */
+static bool is_set_twice(const struct config *c, const struct option *o, const char *origin)
+{
+    const char *before = c->origin[option_index(o)];
+
+    return before[0] == '$' && strchr(before, ':') == NULL && strcmp(before, origin) != 0;
+}
+
+bool config_read_environment(struct config *c, const struct config_environment *e,
+                             struct config_error *error)
 {
     char variable[VARIABLE_MAX], name[VARIABLE_MAX], origin[VARIABLE_MAX + 1];
 
-    for (; *environment != NULL; environment++) {
-        const char *value = split_variable(*environment, variable, name);
+    for (char *const *entry = e->variables; *entry != NULL; entry++) {
+        const char *value = split_variable(*entry, variable, name);
         if (value == NULL)
             continue;
-        if (option_find(name) == NULL) {
-            if (unknown != NULL)
-                unknown(variable);
+        const struct option *o = option_find(name), *secret = NULL;
+        if (o == NULL)
+            o = secret = find_secret_file(name);
+        if (o == NULL) {
+            if (e->unknown != NULL)
+                e->unknown(variable);
             continue;
         }
         /* Compose files and units pass on variables that nobody gave a value. */
         if (*value == '\0')
             continue;
         snprintf(origin, sizeof origin, "$%s", variable);
-        if (!config_set(c, name, value, origin, error))
+        if (o->secret && is_set_twice(c, o, origin))
+            return config_fail(error, "%s: %s: already set by %s", origin, o->name,
+                               c->origin[option_index(o)]);
+        if (!(secret != NULL ? read_secret(c, o, value, origin, e, error)
+                             : config_set(c, o->name, value, origin, error)))
             return false;
     }
     return true;
@@ -211,65 +277,7 @@ const char *config_find_file(int argc, char *const *argv, char *const *environme
     return found != NULL && *found != '\0' ? found : NULL;
 }
 
-/* --- the whole --- */
-
-static bool is_set(const struct config *c, const char *name)
-{
-    return c->origin[option_index(option_find(name))][0] != '\0';
-}
-
-/* A default that another option brings with it. */
-static void default_from(struct config *c, const char *origin, const char *name, const char *value)
-{
-    struct config_error error;
-
-    if (!is_set(c, name)) {
-        bool good = config_set(c, name, value, origin, &error);
-        assert(good);
-        (void)good;
-    }
-}
-
-static bool fit_takeover(struct config *c, struct config_error *error)
-{
-    const struct option *o = option_find("takeover-silence");
-    char silence[32], ttl[32];
-
-    seconds_format(c->rules.takeover_silence_s, silence, sizeof silence);
-    seconds_format(c->rules.node_ttl_s, ttl, sizeof ttl);
-    if (c->rules.takeover_silence_s <= c->rules.node_ttl_s)
-        return true;
-    if (is_set(c, o->name))
-        return config_fail(error, "%s: %s = %s: longer than node-ttl (%s)",
-                           c->origin[option_index(o)], o->name, silence, ttl);
-    /* Only node-ttl was set, to less than the other's default. */
-    return config_set(c, o->name, ttl, "node-ttl", error);
-}
-
-/* Whether the world reaches this beacon at a global address, whatever the interface has. */
-static bool advertises_global(const struct config *c)
-{
-    struct endpoint e;
-
-    return (endpoint_parse(c->advertise_addr, &e) || endpoint_parse_ip(c->advertise_addr, &e)) &&
-           ip_scope(e.ip) == SCOPE_GLOBAL;
-}
-
-bool config_finish(struct config *c, struct config_error *error)
-{
-    if (c->dev) {
-        default_from(c, "--dev", "health", ":8080");
-        default_from(c, "--dev", "allow-private", "yes");
-        default_from(c, "--dev", "drain-time", "1s");
-    }
-    if (advertises_global(c))
-        default_from(c, "advertise-addr", "allow-private", "no");
-    if (c->has_health && c->has_metrics && c->health.port != 0 &&
-        endpoint_equal(&c->health, &c->metrics))
-        return config_fail(error, "%s: metrics: health listens there already",
-                           c->origin[option_index(option_find("metrics"))]);
-    return fit_takeover(c, error);
-}
+/* --- reloading --- */
 
 unsigned config_needs_restart(const struct config *running, const struct config *wanted,
                               char *names, size_t capacity)

@@ -26,6 +26,7 @@ enum {
 
 enum io_choice { IO_AUTO, IO_URING, IO_MMSG };
 enum private_choice { PRIVATE_AUTO, PRIVATE_YES, PRIVATE_NO };
+enum registry_lookup { LOOKUP_NONE, LOOKUP_BINARY, LOOKUP_JSON };
 enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 enum log_format { LOG_TEXT, LOG_LOGFMT, LOG_JSON };
 
@@ -33,6 +34,25 @@ struct whitelist {
     bool all; /* "*" or "all" */
     unsigned count;
     struct endpoint ip[CONFIG_WHITELIST_MAX]; /* port 0 */
+};
+
+/* Address blocks. */
+enum { CONFIG_PREFIXES_MAX = 64 };
+struct prefixes {
+    unsigned count;
+    struct {
+        struct endpoint at; /* port 0 */
+        unsigned bits;      /* of the family's own width: 0 to 32, 0 to 128 */
+    } of[CONFIG_PREFIXES_MAX];
+};
+/* Is the address in one of them? The port does not matter; nothing is in no prefixes. */
+bool prefixes_have(const struct prefixes *p, const struct endpoint *at);
+
+/* Where the admin interface listens. */
+struct admin_at {
+    enum { ADMIN_OFF, ADMIN_TCP, ADMIN_UNIX } kind;
+    struct endpoint tcp;
+    char path[108]; /* as long as a unix address may be */
 };
 
 /* What a running beacon re-reads on SIGHUP. Lanes see it through one pointer, whole or not at all.
@@ -71,13 +91,27 @@ struct config {
     uint64_t receive_buffer, send_buffer; /* bytes per socket */
     struct endpoint health, metrics;
     bool has_health, has_metrics;
+    struct endpoint wss, wss_plain;
+    bool has_wss, has_wss_plain;
+    char tls_cert[CONFIG_TEXT_MAX], tls_key[CONFIG_TEXT_MAX]; /* comma-separated */
+    struct prefixes proxies;
+    uint32_t wss_sessions;
+    uint32_t wss_per_ipv4, wss_per_ipv6_64;
+    struct rate wss_handshakes, wss_handshakes_total;
+    uint64_t wss_queue, wss_queue_total;
+    bool wss_legacy_auth;
+    bool first_use;
+    char keys[CONFIG_TEXT_MAX];
+    enum registry_lookup registry_lookup;
+    struct admin_at admin;
+    char admin_token[CONFIG_TEXT_MAX];
     uint32_t drain_time_s;
     enum log_level log_level;
     enum log_format log_format;
-    /* Taken for compatibility; they take effect with the mesh. */
     uint32_t beacon_id;
-    char peers[CONFIG_TEXT_MAX];
     char registry[CONFIG_TEXT_MAX];
+    /* Taken for compatibility; they take effect with the mesh. */
+    char peers[CONFIG_TEXT_MAX];
     char registry_admin_token[CONFIG_TEXT_MAX];
     bool strict_gossip;
     struct rules rules;
@@ -96,6 +130,8 @@ enum option_type {
     OPTION_ENDPOINT, /* numeric host:port */
     OPTION_LISTENER, /* the same or empty: off */
     OPTION_IPS,      /* comma-separated addresses, or * */
+    OPTION_PREFIXES, /* comma-separated addresses and blocks of them, 10.0.0.0/8 */
+    OPTION_ADMIN,    /* host:port, unix:/path, or empty: off */
 };
 
 struct option {
@@ -111,7 +147,7 @@ struct option {
     uint64_t scale;       /* OPTION_RATE: burst = rate * scale / 10 when not given (0: = rate) */
     bool reloadable, secret;
     bool not_in_file; /* flag and environment only */
-    bool list;        /* JSON may give a list of strings */
+    bool list;        /* comma-separated; JSON may give a list of strings */
     const char *help; /* one sentence, no full stop */
 };
 
@@ -136,11 +172,20 @@ bool config_set(struct config *c, const char *name, const char *value, const cha
 bool config_read(struct config *c, const char *path, const char *text, size_t len,
                  struct config_error *error);
 
-/* The environment: every BEACON_<OPTION> in `environment` (NULL-ended "K=V" list). Unknown
- * BEACON_ names are reported through `unknown` (called once a name, may be NULL), not refused:
- * orchestrators inject such names on their own. An empty value counts as not set. */
-bool config_read_environment(struct config *c, char *const *environment,
-                             void (*unknown)(const char *name), struct config_error *error);
+/* The environment: every BEACON_<OPTION>. An empty value counts as not set. A secret may stand in a
+ * file instead, which BEACON_<SECRET>_FILE names: its first line is the value. Setting both is an
+ * error. */
+struct config_environment {
+    char *const *variables; /* NULL-ended "K=V" list */
+    /* Called once a BEACON_ name that is no option's, may be NULL: such a name is not refused,
+     * since orchestrators inject some on their own. */
+    void (*unknown)(const char *name);
+    /* Reads the file's beginning, at most `capacity` bytes, for secrets. Returns NULL, or why not.
+     */
+    const char *(*read_file)(const char *path, char *text, size_t capacity, size_t *ret_len);
+};
+bool config_read_environment(struct config *c, const struct config_environment *e,
+                             struct config_error *error);
 
 /* Flags: -name value, --name value, --name=value, booleans without a value too. Stops at the first
  * error. Commands (--help, --version, --check-config, --dump-config, --print-...) are taken by the

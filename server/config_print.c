@@ -197,6 +197,21 @@ static void complete_choices(const struct option *o, FILE *out)
     fputs("\" ;;\n", out);
 }
 
+/* "    --config|--keys)": the options whose value is a file. */
+static void complete_files(FILE *out)
+{
+    const char *between = "    ";
+
+    for (unsigned i = 0; i < option_count; i++) {
+        const struct option *o = &option_table[i];
+        if (o->type != OPTION_TEXT || strncmp(o->metavar, "file", 4) != 0)
+            continue;
+        fprintf(out, "%s--%s", between, o->name);
+        between = "|";
+    }
+    fputs(")\n", out);
+}
+
 void config_completion(FILE *out)
 {
     fputs("# bash completion for beacon\n"
@@ -207,9 +222,10 @@ void config_completion(FILE *out)
           "    [[ $word == = ]] && word=\n"
           "    [[ $before == = ]] && before=${COMP_WORDS[COMP_CWORD-2]}\n"
           "    [[ ${COMP_WORDS[COMP_CWORD]} == = ]] && before=${COMP_WORDS[COMP_CWORD-1]}\n"
-          "    case $before in\n"
-          "    --config)\n"
-          "        mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n"
+          "    case $before in\n",
+          out);
+    complete_files(out);
+    fputs("        mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n"
           "        compopt -o filenames 2>/dev/null\n"
           "        return ;;\n",
           out);

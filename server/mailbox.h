@@ -17,17 +17,21 @@ enum {
 };
 
 enum mail_kind {
-    MAIL_DATAGRAM, /* a Discover or PunchRequest for a node of the receiver */
-    MAIL_NOTIFY,   /* send a Notify to `node_id` */
+    MAIL_DATAGRAM,     /* a Discover or PunchRequest for a node of the receiver */
+    MAIL_NOTIFY,       /* send a Notify to `node_id` */
+    MAIL_SESSION_HERE, /* a session of `node_id` lives at `from`; its key in `bytes` */
+    MAIL_SESSION_GONE, /* the one at `from` has ended */
 };
 
 struct mail {
     enum mail_kind kind;
-    uint32_t node_id; /* MAIL_NOTIFY */
+    uint32_t node_id; /* MAIL_DATAGRAM: the session it came through, 0 for UDP */
     uint32_t scope;   /* MAIL_DATAGRAM, as in struct datagram, here to `bytes` */
     struct endpoint from;
     uint8_t local;
     bool local_is_global;
+    bool wants_dest; /* MAIL_SESSION_HERE */
+    uint8_t class_;  /* MAIL_SESSION_HERE: enum route_class */
     uint8_t len;
     uint8_t bytes[MAIL_BYTES_MAX];
 };

@@ -5,7 +5,7 @@
 
 /* --- reading: each read_* leaves *ret alone and says why when it refuses --- */
 
-static bool refuse(struct refusal *r, const char *why)
+bool option_refuse(struct refusal *r, const char *why)
 {
     snprintf(r->why, sizeof r->why, "%s", why);
     return false;
@@ -68,7 +68,7 @@ static bool read_number(const struct option *o, const char *value, uint64_t *ret
     uint64_t n = 0;
 
     if (!take_digits(&value, &n) || *value != '\0')
-        return refuse(r, "not a whole number");
+        return option_refuse(r, "not a whole number");
     if (n < o->min || n > o->max) {
         snprintf(low, sizeof low, "%llu", (unsigned long long)o->min);
         snprintf(high, sizeof high, "%llu", (unsigned long long)o->max);
@@ -85,7 +85,7 @@ static bool read_seconds(const struct option *o, const char *value, uint64_t *re
     uint64_t n = 0;
 
     if (!read_scaled(value, time_units, &n))
-        return refuse(r, "not a time, like 90, 90s, 10m, 1h or 1d");
+        return option_refuse(r, "not a time, like 90, 90s, 10m, 1h or 1d");
     if (n < o->min || n > o->max)
         return refuse_range(r, seconds_format(o->min, low, sizeof low),
                             seconds_format(o->max, high, sizeof high));
@@ -99,7 +99,7 @@ static bool read_size(const struct option *o, const char *value, uint64_t *ret, 
     uint64_t n = 0;
 
     if (!read_scaled(value, size_units, &n))
-        return refuse(r, "not a size, like 4194304, 64KiB, 8MiB or 1GiB");
+        return option_refuse(r, "not a size, like 4194304, 64KiB, 8MiB or 1GiB");
     if (n < o->min || n > o->max)
         return refuse_range(r, size_format(o->min, low, sizeof low),
                             size_format(o->max, high, sizeof high));
@@ -119,14 +119,14 @@ static bool read_rate(const struct option *o, const char *value, struct rate *re
         good = take_digits(&value, &burst);
     }
     if (!good || *value != '\0')
-        return refuse(r, "not a rate, like 20 or 20/50 (a second, and at once)");
+        return option_refuse(r, "not a rate, like 20 or 20/50 (a second, and at once)");
     if (per_s > o->max || burst > o->max) {
         snprintf(r->why, sizeof r->why, "rate and burst must be at most %llu",
                  (unsigned long long)o->max);
         return false;
     }
     if (has_burst && burst == 0)
-        return refuse(r, "a burst of 0 would let nothing pass (a rate of 0 is off)");
+        return option_refuse(r, "a burst of 0 would let nothing pass (a rate of 0 is off)");
     if (!has_burst)
         burst = o->scale == 0 ? per_s : per_s * o->scale / 10;
     if (burst > o->max)
@@ -147,7 +147,7 @@ static bool read_bool(const char *value, bool *ret, struct refusal *r)
             return true;
         }
     }
-    return refuse(r, "not true or false");
+    return option_refuse(r, "not true or false");
 }
 
 static bool read_enum(const struct option *o, const char *value, unsigned *ret, struct refusal *r)
@@ -170,76 +170,23 @@ static bool read_enum(const struct option *o, const char *value, unsigned *ret, 
     return false;
 }
 
-/* Numeric, but for the one name that means the same everywhere. */
-static bool read_endpoint(const char *value, struct endpoint *ret, struct refusal *r)
+bool list_take(const char **list, const char **ret, size_t *ret_len)
 {
-    static const char name[] = "localhost:", address[] = "127.0.0.1:";
-    char text[ENDPOINT_TEXT_MAX];
-
-    if (strncasecmp(value, name, sizeof name - 1) == 0) {
-        int len = snprintf(text, sizeof text, "%s%s", address, value + sizeof name - 1);
-        if (len < (int)sizeof text)
-            value = text;
-    }
-    if (endpoint_parse(value, ret))
-        return true;
-    return refuse(r, "not an address and port, like 203.0.113.7:9001, [2001:db8::1]:9001 or :9001 "
-                     "(host names are not looked up)");
-}
-
-static bool read_listener(const char *value, struct endpoint *ret, bool *ret_enabled,
-                          struct refusal *r)
-{
-    struct endpoint at = {.port = 0};
-
-    if (*value != '\0' && !read_endpoint(value, &at, r))
-        return false;
-    *ret = at;
-    *ret_enabled = *value != '\0';
-    return true;
-}
-
-/* One entry of a list, without the blanks around it; empty entries are skipped. */
-static bool read_ip(const char *at, size_t len, struct whitelist *w, struct refusal *r)
-{
-    char text[ENDPOINT_TEXT_MAX], shown[OPTION_SHOWN_MAX];
-
-    for (; len > 0 && (*at == ' ' || *at == '\t'); len--)
-        at++;
-    while (len > 0 && (at[len - 1] == ' ' || at[len - 1] == '\t'))
-        len--;
-    if (len == 0)
-        return true;
-    snprintf(text, sizeof text, "%.*s", len < sizeof text ? (int)len : (int)sizeof text - 1, at);
-    if (strcmp(text, "*") == 0 || strcasecmp(text, "all") == 0) {
-        w->all = true;
+    while (**list != '\0') {
+        const char *entry = *list;
+        size_t len = strcspn(entry, ",");
+        *list += len + (entry[len] == ',');
+        for (; len > 0 && (*entry == ' ' || *entry == '\t'); len--)
+            entry++;
+        while (len > 0 && (entry[len - 1] == ' ' || entry[len - 1] == '\t'))
+            len--;
+        if (len == 0)
+            continue;
+        *ret = entry;
+        *ret_len = len;
         return true;
     }
-    if (w->count == CONFIG_WHITELIST_MAX)
-        return refuse(r, "more than 256 addresses");
-    if (len >= sizeof text || !endpoint_parse_ip(text, &w->ip[w->count])) {
-        snprintf(r->why, sizeof r->why, "%s is not an IP address", text_show(text, shown));
-        return false;
-    }
-    w->count++;
-    return true;
-}
-
-static bool read_ips(const char *value, struct whitelist *ret, struct refusal *r)
-{
-    struct whitelist w;
-
-    memset(&w, 0, sizeof w);
-    for (;;) {
-        size_t len = strcspn(value, ",");
-        if (!read_ip(value, len, &w, r))
-            return false;
-        if (value[len] == '\0')
-            break;
-        value += len + 1;
-    }
-    *ret = w;
-    return true;
+    return false;
 }
 
 /* Every value can be written to beacon.conf and read back, so what a line cannot hold is refused
@@ -249,12 +196,12 @@ static bool readable(const char *value, struct refusal *r)
     size_t len = strlen(value), bad;
 
     if (len >= CONFIG_VALUE_MAX)
-        return refuse(r, "too long");
+        return option_refuse(r, "too long");
     if (!utf8_valid(value, len, &bad))
-        return refuse(r, "not UTF-8");
+        return option_refuse(r, "not UTF-8");
     for (; *value != '\0'; value++)
         if (((unsigned char)*value < 0x20 && *value != '\t') || *value == 0x7f)
-            return refuse(r, "holds a control character");
+            return option_refuse(r, "holds a control character");
     return true;
 }
 
@@ -273,6 +220,28 @@ static bool read_wide(const struct option *o, void *field, const char *value, st
         return false;
     narrow = (uint32_t)n; /* no row's max is wider */
     memcpy(field, &narrow, sizeof narrow);
+    return true;
+}
+
+/* Entries of a list are kept without the blanks between them, so that who splits it need not trim.
+ */
+static bool read_text(const struct option *o, const char *value, char *field, struct refusal *r)
+{
+    char text[CONFIG_TEXT_MAX] = "";
+    const char *entry;
+    size_t entry_len, len = 0;
+
+    if (strlen(value) >= CONFIG_TEXT_MAX)
+        return option_refuse(r, "too long");
+    if (!o->list)
+        memcpy(text, value, strlen(value));
+    while (o->list && list_take(&value, &entry, &entry_len)) {
+        if (len > 0)
+            text[len++] = ',';
+        memcpy(text + len, entry, entry_len);
+        len += entry_len;
+    }
+    memcpy(field, text, sizeof text);
     return true;
 }
 
@@ -298,11 +267,7 @@ bool option_read(const struct option *o, struct config *c, const char *value, st
         memcpy(field, &choice, sizeof choice);
         return true;
     case OPTION_TEXT:
-        if (strlen(value) >= CONFIG_TEXT_MAX)
-            return refuse(r, "too long");
-        memset(field, 0, CONFIG_TEXT_MAX);
-        memcpy(field, value, strlen(value));
-        return true;
+        return read_text(o, value, field, r);
     case OPTION_LISTENER:
         return read_listener(value, (struct endpoint *)(void *)field,
                              (bool *)(void *)((char *)c + o->enabled), r);
@@ -310,8 +275,12 @@ bool option_read(const struct option *o, struct config *c, const char *value, st
         return read_endpoint(value, (struct endpoint *)(void *)field, r);
     case OPTION_IPS:
         return read_ips(value, (struct whitelist *)(void *)field, r);
+    case OPTION_PREFIXES:
+        return read_prefixes(value, (struct prefixes *)(void *)field, r);
+    case OPTION_ADMIN:
+        return read_admin(value, (struct admin_at *)(void *)field, r);
     }
-    return refuse(r, "cannot be set");
+    return option_refuse(r, "cannot be set");
 }
 
 /* --- writing --- */
@@ -335,29 +304,6 @@ const char *seconds_format(uint64_t seconds, char *text, size_t capacity)
 const char *size_format(uint64_t bytes, char *text, size_t capacity)
 {
     return scaled_format(bytes, size_units, text, capacity);
-}
-
-/* endpoint_format without its port. */
-static void format_ip(const struct endpoint *e, char text[static ENDPOINT_TEXT_MAX])
-{
-    endpoint_format(e, text);
-    *strrchr(text, ':') = '\0';
-    if (text[0] == '[') {
-        size_t len = strlen(text);
-        memmove(text, text + 1, len - 2);
-        text[len - 2] = '\0';
-    }
-}
-
-static void format_ips(const struct whitelist *w, char *text, size_t capacity)
-{
-    char ip[ENDPOINT_TEXT_MAX];
-    size_t len = (size_t)snprintf(text, capacity, "%s", w->all ? "*" : "");
-
-    for (unsigned i = 0; i < w->count && len < capacity; i++) {
-        format_ip(&w->ip[i], ip);
-        len += (size_t)snprintf(text + len, capacity - len, "%s%s", len > 0 ? "," : "", ip);
-    }
 }
 
 static void format_enum(const struct option *o, unsigned choice, char *text, size_t capacity)
@@ -412,13 +358,17 @@ const char *option_format(const struct option *o, const struct config *c, char *
         if (!*(const bool *)(const void *)((const char *)c + o->enabled))
             break;
         /* fall through */
-    case OPTION_ENDPOINT: {
-        char address[ENDPOINT_TEXT_MAX];
-        snprintf(text, capacity, "%s", endpoint_format((const void *)field, address));
+    case OPTION_ENDPOINT:
+        format_endpoint((const void *)field, text, capacity);
         break;
-    }
     case OPTION_IPS:
         format_ips((const void *)field, text, capacity);
+        break;
+    case OPTION_PREFIXES:
+        format_prefixes((const void *)field, text, capacity);
+        break;
+    case OPTION_ADMIN:
+        format_admin((const void *)field, text, capacity);
         break;
     }
     return text;

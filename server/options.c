@@ -14,6 +14,12 @@
     .section = "limits", .type = OPTION_INT, .metavar = "count", .min = 0, .max = NODES_MAX,       \
     RULE(field)
 
+#define WSS_RATE(field)                                                                            \
+    .section = "wss", .type = OPTION_RATE, .metavar = "rate", .max = RATE_MAX, AT(field)
+#define WSS_COUNT(field)                                                                           \
+    .section = "wss", .type = OPTION_INT, .metavar = "count", .min = 1, .max = SESSIONS_MAX,       \
+    AT(field)
+
 #define SECRET_HINT "; set it in the environment or the file, since anyone can see arguments"
 #define MESH_HINT " (taken for compatibility: takes effect with the mesh, not in this version)"
 
@@ -22,15 +28,19 @@ enum {
     RATE_MAX = 1000000000, /* a nanosecond each: the limiter cannot divide finer */
     BUFFER_MIN = 4096,
     BUFFER_MAX = 1 << 30,
+    SESSIONS_MAX = 1000000,
+    QUEUE_MIN = 65600, /* a largest message and its frame's head */
     DAY = 86400,
 };
+#define QUEUE_TOTAL_MAX ((uint64_t)1 << 40)
 
 const struct option option_table[] = {
     {"config", "server", OPTION_TEXT, AT(config_file), .metavar = "file", .fallback = "",
      .not_in_file = true, .help = "Read this configuration file, beacon.conf text or JSON"},
     {"dev", "server", OPTION_BOOL, AT(dev), .fallback = "false", .not_in_file = true,
-     .help = "Defaults for trying it out: health and metrics on :8080, private addresses allowed, "
-             "a drain of one second"},
+     .help = "Defaults for trying it out: health and metrics on :8080, wss on :8443 with a "
+             "certificate made at start, wss-first-use, admin on 127.0.0.1:8081, private addresses "
+             "allowed, a drain of one second"},
     {"addr", "server", OPTION_ENDPOINT, AT(addr), .metavar = "address", .fallback = ":9001",
      .help = "UDP address and port to serve; without a host, every address of both families"},
     {"advertise-addr", "server", OPTION_TEXT, AT(advertise_addr), .metavar = "address",
@@ -107,11 +117,58 @@ const struct option option_table[] = {
     {"strict-relay-source", "limits", OPTION_BOOL, RULE(strict_relay_source), .fallback = "false",
      .help = "Relay only what comes from the address where the sending node is registered"},
 
+    {"wss", "wss", OPTION_LISTENER, LISTENER_AT(wss), .metavar = "address", .fallback = "",
+     .help = "TCP address for nodes whose UDP is blocked: WebSocket over TLS, usually :443; empty "
+             "is off"},
+    {"wss-plain", "wss", OPTION_LISTENER, LISTENER_AT(wss_plain), .metavar = "address",
+     .fallback = "",
+     .help = "The same without TLS, for behind a proxy that ends TLS; empty is off"},
+    {"tls-cert", "wss", OPTION_TEXT, AT(tls_cert), .metavar = "files", .fallback = "", .list = true,
+     .help = "Certificate chains (PEM, leaf first), separated by commas and chosen by SNI; the "
+             "files are read again on HUP and when they change, other names need a restart"},
+    {"tls-key", "wss", OPTION_TEXT, AT(tls_key), .metavar = "files", .fallback = "", .list = true,
+     .help = "Private keys (PEM) of tls-cert, in the same order; read again like those"},
+    {"proxy-protocol-from", "wss", OPTION_PREFIXES, AT(proxies), .metavar = "prefixes",
+     .fallback = "", .list = true,
+     .help = "Proxies, as addresses or prefixes separated by commas, that must begin each "
+             "connection to wss and wss-plain with a PROXY header (version 1 or 2)"},
+    {"wss-sessions", WSS_COUNT(wss_sessions), .fallback = "16384",
+     .help = "Nodes that may be connected over WebSocket"},
+    {"wss-per-ipv4", WSS_COUNT(wss_per_ipv4), .fallback = "64",
+     .help = "Connections of one IPv4 address"},
+    {"wss-per-ipv6-64", WSS_COUNT(wss_per_ipv6_64), .fallback = "16",
+     .help = "Connections of one IPv6 /64"},
+    {"wss-handshake-rate", WSS_RATE(wss_handshakes), .fallback = "5/20", .scale = 40,
+     .help = "TLS handshakes a second for each IPv4 address and IPv6 /64"},
+    {"wss-handshake-total", WSS_RATE(wss_handshakes_total), .fallback = "1500/1500",
+     .help = "TLS handshakes a second in all"},
+    {"wss-queue", "wss", OPTION_SIZE, AT(wss_queue), .metavar = "size", .fallback = "256KiB",
+     .min = QUEUE_MIN, .max = BUFFER_MAX,
+     .help = "Bytes that may wait for one slow reader; more drops its oldest"},
+    {"wss-queue-total", "wss", OPTION_SIZE, AT(wss_queue_total), .metavar = "size",
+     .fallback = "64MiB", .min = QUEUE_MIN, .max = QUEUE_TOTAL_MAX,
+     .help = "Bytes that may wait for all slow readers"},
+    {"wss-legacy-auth", "wss", OPTION_BOOL, AT(wss_legacy_auth), .fallback = "true",
+     .help = "Take the signatures of Pilot daemons, which do not say which beacon asked"},
+    {"wss-first-use", "wss", OPTION_BOOL, AT(first_use), .fallback = "false",
+     .help = "Trust the key that an unknown node brings, and keep to it"},
+    {"keys", "wss", OPTION_TEXT, AT(keys), .metavar = "file", .fallback = "",
+     .help = "File of node ids and their keys; read again on HUP, another name needs a restart"},
+    {"registry-lookup", "wss", OPTION_ENUM, AT(registry_lookup), .metavar = "dialect",
+     .fallback = "none", .choices = "none|binary|json",
+     .help = "Ask the registry for the keys of nodes, in this dialect"},
+
     {"health", "http", OPTION_LISTENER, LISTENER_AT(health), .metavar = "address", .fallback = "",
      .help = "HTTP address for /healthz, /livez and /readyz; empty is off"},
     {"metrics", "http", OPTION_LISTENER, LISTENER_AT(metrics), .metavar = "address", .fallback = "",
      .help =
          "HTTP address for /metrics; if empty, a health address on loopback or of --dev serves it"},
+    {"admin", "http", OPTION_ADMIN, AT(admin), .metavar = "address", .fallback = "",
+     .help = "Address or unix:/path of the admin interface (status page, events, commands); beyond "
+             "loopback it needs admin-token and tls-cert; empty is off"},
+    {"admin-token", "http", OPTION_TEXT, AT(admin_token), .metavar = "token", .fallback = "",
+     .secret = true,
+     .help = "Bearer token that the admin interface asks for, 16 to 200 characters" SECRET_HINT},
 
     {"log-level", "log", OPTION_ENUM, AT(log_level), .metavar = "level", .fallback = "info",
      .choices = "debug|info|warn|error", .reloadable = true,
@@ -120,11 +177,12 @@ const struct option option_table[] = {
      .choices = "text|logfmt|json", .reloadable = true, .help = "How lines are written to stderr"},
 
     {"beacon-id", "mesh", OPTION_INT, AT(beacon_id), .metavar = "id", .fallback = "0", .min = 0,
-     .max = UINT32_MAX, .help = "Id of this beacon; 0 is standalone" MESH_HINT},
+     .max = UINT32_MAX,
+     .help = "Id of this beacon, which nodes sign to authenticate over wss; 0 is standalone"},
     {"peers", "mesh", OPTION_TEXT, AT(peers), .metavar = "addresses", .fallback = "", .list = true,
      .help = "Other beacons, separated by commas" MESH_HINT},
     {"registry", "mesh", OPTION_TEXT, AT(registry), .metavar = "address", .fallback = "",
-     .help = "TCP address of the registry" MESH_HINT},
+     .help = "TCP address of the registry, host:port, that registry-lookup asks"},
     {"registry-admin-token", "mesh", OPTION_TEXT, AT(registry_admin_token), .metavar = "token",
      .fallback = "", .secret = true, .help = "Token for the registry" SECRET_HINT MESH_HINT},
     {"strict-gossip", "mesh", OPTION_BOOL, AT(strict_gossip), .fallback = "false",
@@ -157,6 +215,11 @@ const struct option *option_find(const char *name)
 unsigned option_index(const struct option *o)
 {
     return (unsigned)(o - option_table);
+}
+
+bool option_is_set(const struct config *c, const char *name)
+{
+    return c->origin[option_index(option_find(name))][0] != '\0';
 }
 
 /* --- guessing what was meant --- */

@@ -25,6 +25,24 @@ struct refusal {
     char why[160];
 };
 
+bool option_refuse(struct refusal *r, const char *why); /* always false, for "return" */
+
+/* The next entry of a comma-separated list, without the blanks around it; empty ones are skipped.
+ * *list moves behind it. False: there are no more. */
+bool list_take(const char **list, const char **ret, size_t *ret_len);
+
+/* Values that are addresses, read and written (option_address.c). A refusal leaves *ret as it was.
+ */
+bool read_endpoint(const char *value, struct endpoint *ret, struct refusal *r);
+bool read_listener(const char *value, struct endpoint *ret, bool *ret_enabled, struct refusal *r);
+bool read_ips(const char *value, struct whitelist *ret, struct refusal *r);
+bool read_prefixes(const char *value, struct prefixes *ret, struct refusal *r);
+bool read_admin(const char *value, struct admin_at *ret, struct refusal *r);
+void format_endpoint(const struct endpoint *e, char *text, size_t capacity);
+void format_ips(const struct whitelist *w, char *text, size_t capacity);
+void format_prefixes(const struct prefixes *p, char *text, size_t capacity);
+void format_admin(const struct admin_at *a, char *text, size_t capacity);
+
 /* Stores the value in its field; false: `c` is unchanged. */
 bool option_read(const struct option *o, struct config *c, const char *value, struct refusal *r);
 
@@ -42,6 +60,9 @@ const char *text_show(const char *value, char shown[static OPTION_SHOWN_MAX]);
 
 /* Is all of it UTF-8? Else *ret_bad is where it stops to be. */
 bool utf8_valid(const char *text, size_t len, size_t *ret_bad);
+
+/* Did any source set it? */
+bool option_is_set(const struct config *c, const char *name);
 
 /* Formats the error and makes control characters harmless. Always false, for "return". */
 bool config_fail(struct config_error *error, const char *format, ...)

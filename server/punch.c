@@ -137,23 +137,31 @@ static void spend(struct spending *s, uint64_t hash, struct rate rate, enum verd
     s->of[s->count++].refusal = refusal;
 }
 
-/* Both commands name an address; what is spent is the budget of its host or of its network. */
-static void spend_named(const struct lane *l, struct spending *s, const struct endpoint *a,
-                        const struct endpoint *b, unsigned (*bits)(const struct endpoint *),
+/* A command names where the other side hears UDP, so nobody is told of one behind a stream. */
+static bool is_named(const struct route *r)
+{
+    return !(r->flags & ROUTE_STREAM);
+}
+
+/* A command names an address; what is spent is the budget of its host or of its network. */
+static void spend_named(const struct lane *l, struct spending *s, const struct route *a,
+                        const struct route *b, unsigned (*bits)(const struct endpoint *),
                         struct rate rate)
 {
-    uint64_t hash_a = limit_hash_prefix(l, a, bits(a), LIMIT_IS_NAMED);
-    uint64_t hash_b = limit_hash_prefix(l, b, bits(b), LIMIT_IS_NAMED);
-    bool same = hash_a == hash_b;
-    if (can_be_forged(a))
+    uint64_t hash_a = limit_hash_prefix(l, &a->at, bits(&a->at), LIMIT_IS_NAMED);
+    uint64_t hash_b = limit_hash_prefix(l, &b->at, bits(&b->at), LIMIT_IS_NAMED);
+    bool spends_a = is_named(a) && can_be_forged(&a->at);
+    bool spends_b = is_named(b) && can_be_forged(&b->at);
+    bool same = spends_a && spends_b && hash_a == hash_b;
+    if (spends_a)
         spend(s, hash_a, same ? rate_of_pairs(rate) : rate, VERDICT_PUNCH_VICTIM_LIMITED);
-    if (can_be_forged(b) && !same)
+    if (spends_b && !same)
         spend(s, hash_b, rate, VERDICT_PUNCH_VICTIM_LIMITED);
 }
 
 /* All budgets are asked before any is taken. */
 static enum verdict punch_budget(struct lane *l, const struct datagram *d,
-                                 const struct msg_punch *m, const struct endpoint *target,
+                                 const struct route *requester, const struct route *target,
                                  const struct moment *now)
 {
     const struct rules *rules = l->rules;
@@ -161,10 +169,10 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
     if (can_be_forged(&d->from))
         spend(&s, limit_hash_source(l, &d->from, LIMIT_SENDS), rules->punch_rate,
               VERDICT_PUNCH_LIMITED);
-    spend(&s, limit_hash_pair(l, m->requester, m->target), rules->punch_pair_rate,
+    spend(&s, limit_hash_pair(l, requester->id, target->id), rules->punch_pair_rate,
           VERDICT_PUNCH_PAIR_LIMITED);
-    spend_named(l, &s, &d->from, target, endpoint_host_bits, rules->punch_victim_rate);
-    spend_named(l, &s, &d->from, target, endpoint_network_bits,
+    spend_named(l, &s, requester, target, endpoint_host_bits, rules->punch_victim_rate);
+    spend_named(l, &s, requester, target, endpoint_network_bits,
                 rate_times(rules->punch_victim_rate, NAMED_TIMES));
     for (unsigned i = 0; i < s.count; i++)
         if (!limit_allows(&l->punch, s.of[i].hash, s.of[i].rate, now->ns))
@@ -176,11 +184,29 @@ static enum verdict punch_budget(struct lane *l, const struct datagram *d,
     return VERDICT_PUNCH_COMMANDED;
 }
 
-static void command(struct outbox *out, const struct route *to, const struct endpoint *peer)
+static void command(struct lane *l, struct outbox *out, const struct route *to,
+                    const struct route *peer)
 {
+    if (!is_named(peer))
+        return;
     struct writer w = answer_begin(out);
-    write_address(&w, MSG_PUNCH_COMMAND, peer);
-    answer_send_route(out, &w, to);
+    write_address(&w, MSG_PUNCH_COMMAND, &peer->at);
+    answer_send_route(l, out, &w, to); /* a full handoff is counted there: the side asks again */
+}
+
+/* A datagram's source is registered by the request. A session was registered before, and only the
+ * one that holds the row may ask. */
+static bool requester_row(struct lane *l, const struct datagram *d, const struct msg_punch *m,
+                          const struct moment *now, struct route *ret)
+{
+    if (d->session_id) {
+        assert(d->session_id == m->requester); /* checked when the frame came */
+        return server_find(l->server, m->requester, ret) && ret->flags & ROUTE_STREAM &&
+               endpoint_equal(&ret->at, &d->from);
+    }
+    struct claim claim = {.node_id = m->requester, .dest = CLAIM_DEST_KEEP};
+    return registration_ok(register_node(l, d, &claim, now)) &&
+           server_find(l->server, m->requester, ret);
 }
 
 enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment *now,
@@ -190,11 +216,12 @@ enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment
     struct route requester, target;
     if (!read_punch(d->bytes, d->len, &m))
         return VERDICT_DROPPED_SHORT;
-    struct claim claim = {.node_id = m.requester, .dest = CLAIM_DEST_KEEP};
-    if (!registration_ok(register_node(l, d, &claim, now)))
+    if (!requester_row(l, d, &m, now, &requester))
         return VERDICT_PUNCH_NOT_STORED;
     if (!server_find(l->server, m.target, &target))
         return VERDICT_PUNCH_UNKNOWN_TARGET;
+    if (!is_named(&requester) && !is_named(&target))
+        return VERDICT_PUNCH_NO_ENDPOINT;
     struct grant_used used = {.expiry = 0};
     if (l->rules->require_punch_token) {
         enum verdict v = grant_check(l, d, &m, now, &used);
@@ -202,15 +229,13 @@ enum verdict punch_input(struct lane *l, struct datagram *d, const struct moment
             return v;
     }
     if (!whitelisted(&l->rules->punch_whitelist, &d->from)) {
-        enum verdict v = punch_budget(l, d, &m, &target.at, now);
+        enum verdict v = punch_budget(l, d, &requester, &target, now);
         if (v != VERDICT_PUNCH_COMMANDED)
             return v;
     }
-    if (!server_find(l->server, m.requester, &requester))
-        return VERDICT_PUNCH_NOT_STORED;
     if (used.expiry != 0) /* only now: what the budgets refuse must not fill the memory */
         grant_remember(l->grants, &used);
-    command(out, &requester, &target.at);
-    command(out, &target, &requester.at);
+    command(l, out, &requester, &target);
+    command(l, out, &target, &requester);
     return VERDICT_PUNCH_COMMANDED;
 }

@@ -2,7 +2,10 @@
  *
  * Order: register the requester, find the target, check the grant, then spend budgets (source,
  * pair, each address named, shard total), then send. Nothing is spent on requests that could not
- * succeed, except the signature budget. Silence on every refusal. */
+ * succeed, except the signature budget. Silence on every refusal.
+ *
+ * A node behind a stream has no endpoint to name: it is told of the other side, and the other side
+ * is told nothing. Two of them get nothing. A session's request registers nobody. */
 #ifndef BEACON_SERVER_PUNCH_H
 #define BEACON_SERVER_PUNCH_H
 

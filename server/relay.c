@@ -1,3 +1,4 @@
+#include <assert.h>
 #include "server/policy.h"
 #include "server/relay.h"
 
@@ -13,7 +14,8 @@ struct outgoing relay_rewrite(struct datagram *d, const struct route *to)
     return out;
 }
 
-/* The sender id in a relay is a claim. It is proven when that id is registered at this source. */
+/* The sender id in a relay is a claim. It is proven when that id is registered at this source; by a
+ * datagram never when it is registered by its session, wherever the datagram seems to come from. */
 static bool sender_proven(struct lane *l, const struct datagram *d, uint32_t sender,
                           const struct moment *now)
 {
@@ -24,19 +26,21 @@ static bool sender_proven(struct lane *l, const struct datagram *d, uint32_t sen
         return from->proven;
     const struct lane *owner = s->lane[route_owner(s->owner_key, sender, s->lane_count)];
     from->proven = route_find(owner->routes, d->sender_hash, sender, &route) &&
-                   endpoint_equal(&route.at, &d->from);
+                   endpoint_equal(&route.at, &d->from) && !(route.flags & ROUTE_STREAM);
     from->sender = sender;
     from->proven_at_ns = now->ns;
     return from->proven;
 }
 
-/* The budgets of the source. VERDICT_RELAY_FORWARDED when both had one left. */
+/* The budgets of the source, its session or endpoint and its address. VERDICT_RELAY_FORWARDED when
+ * both had one left. */
 static enum verdict relay_budget(struct lane *l, const struct datagram *d, const struct moment *now)
 {
     const struct rules *rules = l->rules;
     struct source *from = &l->source;
     if (!from->has_hashes) {
-        from->endpoint_hash = limit_hash_endpoint(l, &d->from);
+        from->endpoint_hash =
+            d->session_id ? limit_hash_pair(l, d->session_id, 0) : limit_hash_endpoint(l, &d->from);
         from->address_hash = limit_hash_source(l, &d->from, LIMIT_SENDS);
         from->has_hashes = true;
     }
@@ -46,6 +50,17 @@ static enum verdict relay_budget(struct lane *l, const struct datagram *d, const
         return VERDICT_RELAY_IP_LIMITED;
     limit_take(&l->relay, from->endpoint_hash, rules->relay_rate, now->ns);
     return VERDICT_RELAY_FORWARDED;
+}
+
+/* To a node behind a stream: the edge takes it from the handoff. */
+static bool relay_hand_off(struct lane *l, struct datagram *d, const struct route *to)
+{
+    assert(l->handoff);
+    struct outgoing o = relay_rewrite(d, to);
+    if (!handoff_put(l->handoff, to->id, o.bytes, o.len))
+        return false;
+    l->wake_edge = true;
+    return true;
 }
 
 enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment *now,
@@ -59,12 +74,16 @@ enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment
     const struct lane *owner = s->lane[route_owner(s->owner_key, m.dest, s->lane_count)];
     if (!route_find(owner->routes, d->dest_hash, m.dest, &to))
         return VERDICT_RELAY_NO_ROUTE;
-    bool proven = sender_proven(l, d, m.sender, now);
+    bool proven = d->session_id || sender_proven(l, d, m.sender, now);
     if (!proven && l->rules->strict_relay_source)
         return VERDICT_RELAY_SENDER_MISMATCH;
     enum verdict v = relay_budget(l, d, now);
     if (v != VERDICT_RELAY_FORWARDED)
         return v;
-    out->out[out->count++] = relay_rewrite(d, &to);
+    if (!(to.flags & ROUTE_STREAM))
+        out->out[out->count++] = relay_rewrite(d, &to);
+    else if (!relay_hand_off(l, d, &to))
+        return VERDICT_RELAY_STREAM_FULL;
+    talkers_note(l->talkers, m.sender, &d->from, d->len);
     return proven ? VERDICT_RELAY_FORWARDED : VERDICT_RELAY_FORWARDED_UNPROVEN;
 }

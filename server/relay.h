@@ -2,7 +2,9 @@
  * The sender's claim is a second lookup, kept for a run of datagrams from one source.
  *
  * The payload never moves and is never looked at. Order per destination holds because one UDP flow
- * is always received by one shard, which sends in the order it decides. */
+ * is always received by one shard, which sends in the order it decides. A frame of a session is
+ * relayed by the same code: its sender is proven, its budget is the session's. What is for a
+ * session goes into the lane's handoff. */
 #ifndef BEACON_SERVER_RELAY_H
 #define BEACON_SERVER_RELAY_H
 

@@ -6,7 +6,7 @@
  *
  *   word 0   sequence (32) | id (32)        odd sequence: the owner is writing this row
  *   word 1-2 address, 16 bytes
- *   word 3   port (16) | local (8) | class (4) | flags (4) | seen (32)
+ *   word 3   port (16) | local (8) | class (3) | flags (5) | seen (32)
  *
  * The owner makes the sequence odd, stores the rest with release, then the next even sequence with
  * release. A reader loads word 0, the rest with acquire, and word 0 again: had it seen any new
@@ -100,7 +100,7 @@ static bool row_busy(uint64_t word0)
 static uint64_t row_tail(const struct route *route)
 {
     return (uint64_t)route->at.port << 48 | (uint64_t)route->local << 40 |
-           (uint64_t)(route->class_ & 15) << 36 | (uint64_t)(route->flags & 15) << 32 |
+           (uint64_t)(route->class_ & 7) << 37 | (uint64_t)(route->flags & 31) << 32 |
            route->seen_s;
 }
 
@@ -110,8 +110,8 @@ static void route_from_words(struct route *route, uint32_t id, const uint64_t wo
     memcpy(route->at.ip, &word[1], 16);
     route->at.port = (uint16_t)(word[3] >> 48);
     route->local = (uint8_t)(word[3] >> 40);
-    route->class_ = word[3] >> 36 & 15;
-    route->flags = word[3] >> 32 & 15;
+    route->class_ = word[3] >> 37 & 7;
+    route->flags = word[3] >> 32 & 31;
     route->seen_s = (uint32_t)word[3];
 }
 
@@ -426,7 +426,17 @@ static bool leaves_first(const struct candidate *a, const struct candidate *b)
     return (int32_t)(a->route.seen_s - b->route.seen_s) < 0;
 }
 
-bool route_evict(struct routes *r, const struct endpoint *newcomer)
+/* Within a class the newcomer's prefix must not end up fuller than the victim's was. */
+static bool may_push_out(const struct routes *r, const struct endpoint *newcomer,
+                         enum route_class class_, const struct candidate *victim)
+{
+    if (class_ != victim->route.class_)
+        return class_ > victim->route.class_;
+    return crowd_at(r, newcomer) + 1 <= victim->crowd ||
+           endpoint_same_prefix(newcomer, &victim->route.at, endpoint_network_bits(newcomer));
+}
+
+bool route_evict(struct routes *r, const struct endpoint *newcomer, enum route_class class_)
 {
     struct candidate victim = {.crowd = 0}, next;
     for (uint32_t n = 0; n < EVICT_LOOK || (victim.route.id == 0 && n < r->row_count); n++) {
@@ -437,10 +447,7 @@ bool route_evict(struct routes *r, const struct endpoint *newcomer)
         if (victim.route.id == 0 || leaves_first(&next, &victim))
             victim = next;
     }
-    if (victim.route.id == 0)
-        return false;
-    if (crowd_at(r, newcomer) + 1 > victim.crowd &&
-        !endpoint_same_prefix(newcomer, &victim.route.at, endpoint_network_bits(newcomer)))
+    if (victim.route.id == 0 || !may_push_out(r, newcomer, class_, &victim))
         return false;
     return route_remove(r, victim.route.id);
 }
@@ -460,10 +467,13 @@ uint32_t route_capacity(const struct routes *r)
     return r->nodes_max;
 }
 
-void route_each(const struct routes *r, void (*each)(const struct route *, void *), void *arg)
+uint32_t route_page(const struct routes *r, uint32_t from_row, uint32_t rows,
+                    void (*each)(const struct route *, void *), void *arg)
 {
     struct route route;
-    for (uint32_t i = 0; i < r->row_count; i++)
+    uint32_t i = from_row;
+    for (; i < r->row_count && rows > 0; i++, rows--)
         if (row_at(r, i, &route))
             each(&route, arg);
+    return i < r->row_count ? i : 0;
 }

@@ -24,13 +24,18 @@ enum route_flag {
     ROUTE_HAS_KEY = 2,
     ROUTE_AGE = 12, /* two bits: refreshed in so many steps of ROUTE_AGE_STEP_S, 3 at most */
     ROUTE_AGE_ONE = 4,
+    ROUTE_STREAM = 16, /* reached through its session, not by UDP; `at` is its TCP endpoint */
 };
 
 /* A flood of new ids pushes out other new ids before nodes that have come back for a while. */
 enum { ROUTE_AGE_STEP_S = 32 };
 
-/* How well the endpoint is proven; the class buys traffic. Only C0 is made by this version. */
-enum route_class { ROUTE_UNVERIFIED };
+/* How well the row's holder is proven. What the Pilot wire says over UDP proves nothing. */
+enum route_class {
+    ROUTE_UNVERIFIED = 0,
+    ROUTE_SIGNED = 2, /* holds the key that came with its first use */
+    ROUTE_KEYED = 3,  /* holds the key that the keys file or the registry names */
+};
 
 struct route {
     uint32_t id;
@@ -98,13 +103,15 @@ uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t
 /* How many rows to look at so that the whole table is seen in `period_s`, given the time passed. */
 uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t period_s);
 
-/* Makes room for a node at `newcomer`: of the next rows at the hand, removes the one of the lowest
- * class, then of the least age, then in the fullest prefix (IPv4 /24, IPv6 /48), then silent for
- * longest. False: that one stands in a less full prefix than the newcomer would, so the newcomer
- * must not push it out. */
-bool route_evict(struct routes *r, const struct endpoint *newcomer);
+/* Makes room for a node of `class_` at `newcomer`: of the next rows at the hand, removes the one of
+ * the lowest class, then of the least age, then in the fullest prefix (IPv4 /24, IPv6 /48), then
+ * silent for longest. False: the newcomer must not push that one out, which is of a higher class,
+ * or of the same and in a less full prefix than the newcomer would be. */
+bool route_evict(struct routes *r, const struct endpoint *newcomer, enum route_class class_);
 
-/* Calls `each` for every node of the part. Any thread; not a snapshot. For admin and metrics. */
-void route_each(const struct routes *r, void (*each)(const struct route *, void *), void *arg);
+/* Calls `each` for the nodes of `rows` rows from `from_row` on. Returns the next row, 0 at the end
+ * of the part. Any thread; not a snapshot. For admin. */
+uint32_t route_page(const struct routes *r, uint32_t from_row, uint32_t rows,
+                    void (*each)(const struct route *, void *), void *arg);
 
 #endif

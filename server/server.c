@@ -8,6 +8,7 @@
 #include "server/register.h"
 #include "server/relay.h"
 #include "server/server.h"
+#include "server/session.h"
 
 enum {
     EXPIRE_PERIOD_S = 30,  /* the whole table is looked at so often, or in a quarter of node-ttl */
@@ -46,7 +47,13 @@ static const uint32_t limiter_cells[] = {RELAY_CELLS,  RELAY_IP_CELLS, REPLY_CEL
                                          VERIFY_CELLS, NOTIFY_CELLS,   TOTAL_CELLS};
 enum { LIMITERS = sizeof limiter_cells / sizeof *limiter_cells };
 
-static size_t lane_size(uint32_t nodes)
+/* The edge's lane decides what sessions say; there is none without a listener for them. */
+static bool has_edge(const struct config *c)
+{
+    return c->has_wss || c->has_wss_plain;
+}
+
+static size_t lane_size(uint32_t nodes, bool sessions)
 {
     size_t n = 0;
     n += align64(sizeof(struct lane));
@@ -54,6 +61,8 @@ static size_t lane_size(uint32_t nodes)
     n += align64(sizeof(struct mailbox));
     n += align64(grant_memory_size());
     n += align64(nursery_size(nodes));
+    n += align64(talkers_size());
+    n += sessions ? align64(handoff_size()) : 0;
     for (int i = 0; i < LIMITERS; i++)
         n += align64(limiter_size(limiter_cells[i]));
     return n;
@@ -61,7 +70,10 @@ static size_t lane_size(uint32_t nodes)
 
 size_t server_size(const struct config *c, unsigned lanes)
 {
-    return align64(sizeof(struct server)) + lanes * lane_size(lane_nodes(c->max_nodes, lanes));
+    size_t n = align64(sizeof(struct server));
+    n += lanes * lane_size(lane_nodes(c->max_nodes, lanes), has_edge(c));
+    n += has_edge(c) ? lane_size(0, true) : 0;
+    return n;
 }
 
 static void *take(uint8_t **at, size_t size)
@@ -71,6 +83,7 @@ static void *take(uint8_t **at, size_t size)
     return memory;
 }
 
+/* Gives a lane its parts, all but the handoff. */
 static struct lane *lane_init(uint8_t **at, struct server *s, unsigned index, uint32_t nodes,
                               struct siphash_key key)
 {
@@ -82,6 +95,7 @@ static struct lane *lane_init(uint8_t **at, struct server *s, unsigned index, ui
     mailbox_init(l->mailbox);
     l->grants = grant_memory_init(take(at, grant_memory_size()));
     l->nursery = nursery_init(take(at, nursery_size(nodes)), nodes);
+    l->talkers = talkers_init(take(at, talkers_size()));
     struct limiter *limiter[LIMITERS] = {&l->relay,  &l->relay_ip, &l->reply, &l->punch,
                                          &l->verify, &l->notify,   &l->total};
     l->source.bad = true; /* of endpoint [::]:0 with local 0, which is what the zeros say */
@@ -89,6 +103,12 @@ static struct lane *lane_init(uint8_t **at, struct server *s, unsigned index, ui
     for (int i = 0; i < LIMITERS; i++)
         limiter_init(limiter[i], take(at, limiter_size(limiter_cells[i])), limiter_cells[i]);
     return l;
+}
+
+/* By index, the edge's included. */
+static struct lane *lane_at(const struct server *s, unsigned index)
+{
+    return index < s->lane_count ? s->lane[index] : s->edge;
 }
 
 struct server *server_init(void *memory, const struct config *c, unsigned lanes,
@@ -107,9 +127,14 @@ struct server *server_init(void *memory, const struct config *c, unsigned lanes,
     atomic_flag_clear(&s->service.claim);
     for (unsigned i = 0; i < lanes; i++)
         s->lane[i] = lane_init(&at, s, i, lane_nodes(c->max_nodes, lanes), route_key);
+    if (has_edge(c)) {
+        s->edge = lane_init(&at, s, lanes, 0, route_key);
+        for (unsigned i = 0; i <= lanes; i++)
+            lane_at(s, i)->handoff = handoff_init(take(&at, handoff_size()));
+    }
     server_set_rules(s, rules);
-    for (unsigned i = 0; i < lanes; i++)
-        server_begin(s->lane[i]);
+    for (unsigned i = 0; i < lanes + (s->edge != NULL); i++)
+        server_begin(lane_at(s, i));
     assert(at == (uint8_t *)memory + server_size(c, lanes));
     return s;
 }
@@ -124,9 +149,9 @@ void server_set_rules(struct server *s, const struct rules *rules)
 bool server_rules_settled(const struct server *s)
 {
     const struct rules *wanted = atomic_load_explicit(&s->rules, memory_order_relaxed);
-    for (unsigned i = 0; i < s->lane_count; i++)
+    for (unsigned i = 0; i < s->lane_count + (s->edge != NULL); i++)
         /* Pairs with server_begin: that lane reads the old rules no more. */
-        if (atomic_load_explicit(&s->lane[i]->rules_seen, memory_order_acquire) != wanted)
+        if (atomic_load_explicit(&lane_at(s, i)->rules_seen, memory_order_acquire) != wanted)
             return false;
     return true;
 }
@@ -213,10 +238,11 @@ void server_prefetch(struct lane *l, struct datagram *d)
 
 /* Only the owner may write a node's row. Steering in the kernel sends nearly all such messages
  * there; a GRO batch may mix, and what is left goes by mail. */
-static enum verdict pass_on(struct lane *l, const struct datagram *d, unsigned owner)
+enum verdict server_pass_on(struct lane *l, const struct datagram *d, unsigned owner)
 {
     struct mail mail = {
         .kind = MAIL_DATAGRAM,
+        .node_id = d->session_id,
         .scope = d->scope,
         .from = d->from,
         .local = d->local,
@@ -239,10 +265,34 @@ static void source_note(struct lane *l, const struct datagram *d)
         (struct source){.from = d->from, .local = d->local, .bad = source_is_bad(l->server, d)};
 }
 
+enum verdict server_refuse(enum msg_kind kind)
+{
+    switch (kind) {
+    case MSG_KIND_STUN_REFLECTED:
+        return VERDICT_STUN_DROPPED_REFLECTED;
+    case MSG_KIND_SYNC:
+        return VERDICT_SYNC_UNSUPPORTED;
+    case MSG_KIND_FOR_NODES:
+        return VERDICT_DROPPED_FOR_NODES;
+    case MSG_KIND_EMPTY:
+        return VERDICT_DROPPED_EMPTY;
+    case MSG_KIND_SHORT:
+        return VERDICT_DROPPED_SHORT;
+    case MSG_KIND_UNKNOWN:
+    case MSG_KIND_DISCOVER:
+    case MSG_KIND_PUNCH:
+    case MSG_KIND_RELAY:
+    case MSG_KIND_STUN:
+        break; /* the last four are never refused for their kind */
+    }
+    return VERDICT_DROPPED_UNKNOWN_TYPE;
+}
+
 enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
                           struct outbox *out)
 {
     assert(out->count + OUTBOX_ROOM <= OUTBOX_MAX);
+    assert(d->session_id == 0);
     source_note(l, d);
     if (l->source.bad)
         return VERDICT_DROPPED_BAD_SOURCE;
@@ -255,24 +305,13 @@ enum verdict server_input(struct lane *l, struct datagram *d, const struct momen
     case MSG_KIND_PUNCH: {
         unsigned owner = owner_of(l->server, id_at(d->bytes + 1));
         if (owner != l->index)
-            return pass_on(l, d, owner);
+            return server_pass_on(l, d, owner);
         return d->kind == MSG_KIND_PUNCH ? punch_input(l, d, now, out)
                                          : discover_input(l, d, now, out);
     }
-    case MSG_KIND_STUN_REFLECTED:
-        return VERDICT_STUN_DROPPED_REFLECTED;
-    case MSG_KIND_SYNC:
-        return VERDICT_SYNC_UNSUPPORTED;
-    case MSG_KIND_FOR_NODES:
-        return VERDICT_DROPPED_FOR_NODES;
-    case MSG_KIND_EMPTY:
-        return VERDICT_DROPPED_EMPTY;
-    case MSG_KIND_SHORT:
-        return VERDICT_DROPPED_SHORT;
-    case MSG_KIND_UNKNOWN:
-        break;
+    default:
+        return server_refuse(d->kind);
     }
-    return VERDICT_DROPPED_UNKNOWN_TYPE;
 }
 
 /* --- mail --- */
@@ -287,9 +326,12 @@ static void mail_datagram(struct lane *l, struct mail *mail, const struct moment
         .from = mail->from,
         .local = mail->local,
         .local_is_global = mail->local_is_global,
+        .session_id = mail->node_id,
     };
     server_prefetch(l, &d);
-    enum verdict v = server_input(l, &d, now, out);
+    /* Of a session's frames only this kind goes by mail. */
+    assert(!d.session_id || d.kind == MSG_KIND_PUNCH);
+    enum verdict v = d.session_id ? punch_input(l, &d, now, out) : server_input(l, &d, now, out);
     assert(v < VERDICT_COUNT); /* it is ours, so it is not passed on again */
     count_add(&l->stats.verdict[v], 1);
 }
@@ -305,8 +347,24 @@ static void mail_notify(struct lane *l, uint32_t node_id, const struct moment *n
     }
     struct writer w = answer_begin(out);
     write_notify(&w, MSG_NOTIFY_HANDSHAKE);
-    answer_send_route(out, &w, &route);
-    count_add(&l->stats.notified, 1);
+    if (answer_send_route(l, out, &w, &route))
+        count_add(&l->stats.notified, 1);
+}
+
+static void letter(struct lane *l, struct mail *mail, const struct moment *now, struct outbox *out)
+{
+    switch (mail->kind) {
+    case MAIL_DATAGRAM:
+        mail_datagram(l, mail, now, out);
+        break;
+    case MAIL_NOTIFY:
+        mail_notify(l, mail->node_id, now, out);
+        break;
+    case MAIL_SESSION_HERE:
+    case MAIL_SESSION_GONE:
+        session_mail(l, mail, now);
+        break;
+    }
 }
 
 bool server_mail(struct lane *l, const struct moment *now, struct outbox *out)
@@ -316,10 +374,7 @@ bool server_mail(struct lane *l, const struct moment *now, struct outbox *out)
         if (!mailbox_take(l->mailbox, &mail))
             return false;
         count_add(&l->stats.mail_taken, 1);
-        if (mail.kind == MAIL_DATAGRAM)
-            mail_datagram(l, &mail, now, out);
-        else
-            mail_notify(l, mail.node_id, now, out);
+        letter(l, &mail, now, out);
     }
     return true;
 }
@@ -360,6 +415,7 @@ void server_tick(struct lane *l, const struct moment *now)
     uint32_t v4 = route_count_v4(l->routes);
     count_set(&l->stats.nodes_v4, v4);
     count_set(&l->stats.nodes_v6, route_count(l->routes) - v4);
+    talkers_tick(l->talkers, now->ns);
     count_set(&l->stats.tick_ns, now->ns);
     count_add(&l->stats.ticks, 1);
 }

@@ -1,19 +1,22 @@
 /* server - the beacon without its sockets: a datagram and the time in, a verdict and datagrams out.
  *
- * A server is a set of lanes, one a shard. A lane is owned by its thread: budgets, its part of the
- * node table and its counters are private; what crosses lanes is reading the other parts of the
- * table, mailboxes, the service-address table and the rules pointer. No system call, no clock, no
- * malloc after server_init. The same code runs under both I/O ports, in fuzzers and in tests. */
+ * A server is a set of lanes, one a shard, and one more for the edge's thread where nodes may come
+ * over a stream (session.h). A lane is owned by its thread: budgets, its part of the node table and
+ * its counters are private; what crosses lanes is reading the other parts of the table, mailboxes,
+ * handoffs, the service-address table and the rules pointer. No system call, no clock, no malloc
+ * after server_init. The same code runs under both I/O ports, in fuzzers and in tests. */
 #ifndef BEACON_SERVER_SERVER_H
 #define BEACON_SERVER_SERVER_H
 
 #include <stdatomic.h>
 #include "proto/msg.h"
 #include "server/config.h"
+#include "server/handoff.h"
 #include "server/limit.h"
 #include "server/mailbox.h"
 #include "server/route.h"
 #include "server/stats.h"
+#include "server/talkers.h"
 
 struct moment {
     uint64_t ns;    /* monotonic, counts suspend */
@@ -33,6 +36,7 @@ struct datagram {
     struct endpoint from;
     uint8_t local;        /* service address it was sent to, see struct service */
     bool local_is_global; /* whether that address is SCOPE_GLOBAL */
+    uint32_t session_id;  /* of a frame: the node that proved to be its source; 0: it is UDP */
     enum msg_kind kind;   /* filled by server_prefetch, with the hashes of a relay */
     uint64_t dest_hash, sender_hash;
 };
@@ -71,12 +75,12 @@ struct service {
 struct source {
     struct endpoint from;
     uint8_t local;
-    bool bad;        /* source_is_bad */
-    bool has_hashes; /* the next two are filled */
-    uint64_t endpoint_hash, address_hash;
-    uint64_t proven_at_ns; /* batch in which `proven` was looked up, 0: not */
-    uint32_t sender;       /* the id that it claimed */
-    bool proven;           /* and whether it is registered at `from` */
+    bool bad;                             /* source_is_bad */
+    bool has_hashes;                      /* the next two are filled */
+    uint64_t endpoint_hash, address_hash; /* the first is of the id when it is a session */
+    uint64_t proven_at_ns;                /* batch in which `proven` was looked up, 0: not */
+    uint32_t sender;                      /* the id that it claimed */
+    bool proven;                          /* and whether it is registered at `from` */
 };
 
 struct lane {
@@ -95,10 +99,13 @@ struct lane {
     struct source source;
     uint32_t hashed_id; /* the last sender's id and hash, for server_prefetch */
     uint64_t hashed_as;
-    uint64_t wake; /* bit i: lane i got mail from this batch and must be woken */
+    uint64_t wake;  /* bit i: lane i got mail from this batch and must be woken */
+    bool wake_edge; /* the handoff got something from this batch: wake the edge */
+    struct talkers *talkers;
 
     /* Others write or read. */
     struct mailbox *mailbox;
+    struct handoff *handoff; /* to the edge; NULL without sessions */
     struct lane_stats stats;
     _Atomic(const struct rules *) rules_seen; /* what `rules` is: a reload waits for it */
 };
@@ -106,6 +113,7 @@ struct lane {
 struct server {
     unsigned lane_count;
     struct lane *lane[CONFIG_SHARDS_MAX];
+    struct lane *edge; /* decides frames of sessions; index lane_count, owns no node. NULL: none */
     struct owner_key owner_key;
     struct siphash_key limit_key;
     struct service service;
@@ -136,14 +144,20 @@ uint8_t service_index(struct service *s, const uint8_t ip[static 16]);
 void server_begin(struct lane *l);
 /* First pass over a batch: kind, hashes, prefetch. */
 void server_prefetch(struct lane *l, struct datagram *d);
-/* Second pass. Needs OUTBOX_ROOM free. The caller counts the verdict, unless VERDICT_PASSED. */
+/* Second pass, of UDP. Needs OUTBOX_ROOM free. The caller counts the verdict, unless
+ * VERDICT_PASSED. */
 enum verdict server_input(struct lane *l, struct datagram *d, const struct moment *now,
                           struct outbox *out);
 /* Takes some letters, as far as the outbox has room; counts their verdicts. True: there may be
  * more. */
 bool server_mail(struct lane *l, const struct moment *now, struct outbox *out);
-/* Expiry and gauges. Call about once a batch and once a second when idle. */
+/* Expiry, windows of talkers and gauges. Call about once a batch and once a second when idle. */
 void server_tick(struct lane *l, const struct moment *now);
+
+/* For session.c. By mail to the lane that owns the datagram's node: VERDICT_PASSED, or its mailbox
+ * is full. And the verdict on a kind that is never good. */
+enum verdict server_pass_on(struct lane *l, const struct datagram *d, unsigned owner);
+enum verdict server_refuse(enum msg_kind kind);
 
 /* --- any thread --- */
 

@@ -27,7 +27,8 @@
       "reply budget of the source's prefix is spent; registration still counted")                  \
     X(DISCOVER_TOTAL_LIMITED, "dropped", "discover", "total_limited",                              \
       "the shard's budget of all answers is spent; registration still counted")                    \
-    X(PUNCH_COMMANDED, "answered", "punch", "commanded", "both sides were told")                   \
+    X(PUNCH_COMMANDED, "answered", "punch", "commanded",                                           \
+      "each side was told where the other hears UDP")                                              \
     X(PUNCH_UNKNOWN_TARGET, "dropped", "punch", "unknown_target", "target is not registered")      \
     X(PUNCH_NOT_STORED, "dropped", "punch", "requester_refused",                                   \
       "requester could not be registered at its source")                                           \
@@ -40,6 +41,7 @@
     X(PUNCH_GRANT_NO_KEY, "dropped", "punch", "grant_no_key", "no key of the target is known")     \
     X(PUNCH_GRANT_REPLAYED, "dropped", "punch", "grant_replayed",                                  \
       "grant was used from another address before")                                                \
+    X(PUNCH_NO_ENDPOINT, "dropped", "punch", "no_endpoint", "neither side is reached by UDP")      \
     X(PUNCH_TOTAL_LIMITED, "dropped", "punch", "total_limited",                                    \
       "the shard's budget of all punches is spent")                                                \
     X(PUNCH_VERIFY_LIMITED, "dropped", "punch", "verify_limited", "signature budget is spent")     \
@@ -50,6 +52,8 @@
     X(RELAY_LIMITED, "dropped", "relay", "rate_limited", "relay budget of the source is spent")    \
     X(RELAY_IP_LIMITED, "dropped", "relay", "address_rate_limited",                                \
       "relay budget of the source address (IPv6: /64) is spent")                                   \
+    X(RELAY_STREAM_FULL, "dropped", "relay", "stream_full",                                        \
+      "destination is a WebSocket session and its queue is full")                                  \
     X(RELAY_SENDER_MISMATCH, "dropped", "relay", "sender_mismatch",                                \
       "strict mode: sender id is not registered at this source")                                   \
     X(STUN_ANSWERED, "answered", "stun", "", "Binding success sent")                               \
@@ -72,6 +76,10 @@
     X(DROPPED_BAD_SOURCE, "dropped", "other", "bad_source",                                        \
       "source port 0, multicast, unspecified or our own address")                                  \
     X(DROPPED_TRUNCATED, "dropped", "other", "truncated", "did not fit the receive buffer")        \
+    X(DROPPED_FORGED_ID, "dropped", "other", "forged_id",                                          \
+      "frame of a WebSocket session that speaks for another node")                                 \
+    X(DROPPED_SESSION_LIMITED, "dropped", "other", "session_limited",                              \
+      "a WebSocket session's budget of questions is spent")                                        \
     X(DROPPED_MAILBOX_FULL, "dropped", "other", "queue_full", "mailbox of the owner is full")
 
 enum verdict {
@@ -121,10 +129,16 @@ static inline uint64_t count_read(const counter *c)
     X(send_messages, "beacon_io_send_messages_total", "Send messages (one may hold a GSO batch)")  \
     X(rearms, "beacon_io_rearms_total", "Times a multishot receive was armed again")               \
     X(mail_passed, "beacon_mail_passed_total", "Datagrams handed to the shard that owns the node") \
-    X(mail_taken, "beacon_mail_taken_total", "Datagrams and calls taken from the mailbox")         \
+    X(mail_taken, "beacon_mail_taken_total", "Letters taken from the mailbox")                     \
     X(notified, "beacon_notify_sent_total", "Notify messages sent")                                \
     X(notify_skipped, "beacon_notify_skipped_total",                                               \
       "Notify calls not sent: node gone or notified within its limit")                             \
+    X(handoff_full, "beacon_handoff_full_total",                                                   \
+      "Answers for WebSocket sessions dropped because the queue to the edge was full")             \
+    X(sessions_stored, "beacon_session_registrations_total",                                       \
+      "Nodes registered or refreshed by their WebSocket session")                                  \
+    X(sessions_refused, "beacon_session_registrations_refused_total",                              \
+      "Sessions whose node could not be registered: held by another, quota or table full")         \
     X(expired, "beacon_nodes_expired_total", "Nodes removed because they fell silent")             \
     X(evicted, "beacon_nodes_evicted_total", "Nodes removed to make room")                         \
     X(ticks, "beacon_shard_ticks_total", "Turns of the shard's loop, idle ones included")

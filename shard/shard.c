@@ -1,11 +1,13 @@
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 #include "shard/group.h"
 #include "shard/io.h"
 #include "shard/shard.h"
@@ -52,6 +54,7 @@ struct shards {
     struct socket_set sockets;
     bool busy_poll;
     enum io_choice io;
+    int edge_wake; /* our copy of the edge's eventfd; -1: none */
     _Atomic bool stopping;
     sem_t opened; /* posted by each thread when its port is open or refused */
     sem_t go;     /* posted once a thread when all are open: a shard may wake any other */
@@ -67,21 +70,27 @@ uint64_t clock_ns(void)
 
 /* --- one turn --- */
 
-static void shard_flush(struct shard *s)
+/* Sends what is in the outbox and empties it. */
+static void outbox_send(struct io_sender *sender, struct group *group, const struct server *server,
+                        struct outbox *out)
 {
-    struct lane_stats *stats = &s->lane->stats;
-    if (s->out.count == 0)
+    struct lane_stats *stats = sender->stats;
+    if (out->count == 0)
         return;
     uint64_t bytes = 0;
-    for (unsigned i = 0; i < s->out.count; i++)
-        bytes += s->out.out[i].len;
-    group_build(&s->group, &s->out, &s->lane->server->service, s->sender.sockets.family,
-                s->sender.segment_max);
-    io_send(&s->sender, &s->group.messages);
-    count_add(&stats->sent, s->out.count);
+    for (unsigned i = 0; i < out->count; i++)
+        bytes += out->out[i].len;
+    group_build(group, out, &server->service, sender->sockets.family, sender->segment_max);
+    io_send(sender, &group->messages);
+    count_add(&stats->sent, out->count);
     count_add(&stats->sent_bytes, bytes);
-    count_add(&stats->send_messages, s->group.messages.count);
-    s->out.count = 0;
+    count_add(&stats->send_messages, group->messages.count);
+    out->count = 0;
+}
+
+static void shard_flush(struct shard *s)
+{
+    outbox_send(&s->sender, &s->group, s->lane->server, &s->out);
 }
 
 static void chunk_decide(struct shard *s, const struct moment *now)
@@ -170,9 +179,12 @@ static struct moment moment_now(void)
     return (struct moment){.ns = clock_ns(), .unix_s = wall.tv_sec};
 }
 
-/* Shards that this batch sent mail to. */
+/* Shards that this batch sent mail to, and the edge when it handed something over. */
 static void wake_others(struct shard *s)
 {
+    if (s->lane->wake_edge && s->all->edge_wake >= 0)
+        io_wake(s->all->edge_wake);
+    s->lane->wake_edge = false;
     for (uint64_t wake = s->lane->wake; wake; wake &= wake - 1)
         shards_wake(s->all, (unsigned)__builtin_ctzll(wake));
     s->lane->wake = 0;
@@ -251,6 +263,7 @@ int shards_open(struct shards **ret, struct server *server, const struct config 
     s->server = server;
     s->busy_poll = c->busy_poll;
     s->io = c->io;
+    s->edge_wake = -1;
     sem_init(&s->opened, 0, 0);
     sem_init(&s->go, 0, 0);
     server->bound = s->sockets.bound;
@@ -352,10 +365,65 @@ void shards_wake(struct shards *s, unsigned index)
     s->shard[index].port->wake(s->shard[index].io);
 }
 
+int shards_set_edge(struct shards *s, int wake)
+{
+    assert(s->edge_wake < 0);
+    s->edge_wake = fcntl(wake, F_DUPFD_CLOEXEC, 0);
+    return s->edge_wake < 0 ? -errno : 0;
+}
+
+/* --- the edge's way out --- */
+
+struct shards_sender {
+    const struct server *server;
+    struct io_sender sender;
+    uint64_t lowered_ns; /* when segment_max was seen lowered; 0: it is not */
+    struct group group;
+};
+
+struct shards_sender *shards_sender_new(struct shards *s)
+{
+    struct shards_sender *sender = calloc(1, sizeof *sender);
+    assert(s->server->edge);
+    if (!sender)
+        return NULL;
+    sender->server = s->server;
+    sender->sender =
+        (struct io_sender){s->sockets.of[0], &s->server->edge->stats, SEGMENT_MAX_BYTES};
+    return sender;
+}
+
+/* As second_passed does for a shard: large segments are tried again after a while. */
+static void segments_retry(struct shards_sender *s)
+{
+    if (s->sender.segment_max == SEGMENT_MAX_BYTES)
+        return;
+    uint64_t now_ns = clock_ns();
+    if (s->lowered_ns == 0)
+        s->lowered_ns = now_ns;
+    if (now_ns - s->lowered_ns < SEGMENT_RETRY_S * 1000000000ull)
+        return;
+    s->sender.segment_max = SEGMENT_MAX_BYTES;
+    s->lowered_ns = 0;
+}
+
+void shards_sender_send(struct shards_sender *sender, struct outbox *out)
+{
+    segments_retry(sender);
+    outbox_send(&sender->sender, &sender->group, sender->server, out);
+}
+
+void shards_sender_free(struct shards_sender *sender)
+{
+    free(sender);
+}
+
 void shards_close(struct shards *s)
 {
     threads_stop(s);
     sockets_close(&s->sockets);
+    if (s->edge_wake >= 0)
+        close(s->edge_wake);
     sem_destroy(&s->opened);
     sem_destroy(&s->go);
     free(s);

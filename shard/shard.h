@@ -30,8 +30,18 @@ int shards_start(struct shards *s, struct shards_report *report, const char **fa
 /* Ends and joins the threads, closes everything, frees. What was received is answered first. */
 void shards_close(struct shards *s);
 
-/* Any thread: makes shard `index` look at its mailbox. */
+/* Any thread, while the shards run: makes shard `index` look at its mailbox. */
 void shards_wake(struct shards *s, unsigned index);
+
+/* For the edge, where the server has an edge lane: sends from the service's sockets, with its own
+ * buffers; counts into the edge's lane. One thread at a time, and none once the shards close. */
+struct shards_sender;
+struct shards_sender *shards_sender_new(struct shards *s);                 /* NULL: no memory */
+void shards_sender_send(struct shards_sender *sender, struct outbox *out); /* and empties it */
+void shards_sender_free(struct shards_sender *sender);
+/* Before shards_start: the eventfd to write to when a lane's handoff got something. The shards keep
+ * a copy, so the edge may close its own first. 0 or -errno. */
+int shards_set_edge(struct shards *s, int wake);
 
 uint64_t clock_ns(void); /* CLOCK_BOOTTIME */
 

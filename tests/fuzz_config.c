@@ -13,6 +13,7 @@ static void forget(struct config *c)
 {
     memset(c->origin, 0, sizeof c->origin);
     memset(c->registry_admin_token, 0, sizeof c->registry_admin_token);
+    memset(c->admin_token, 0, sizeof c->admin_token);
 }
 
 static void check_dump(struct config *c)
@@ -28,6 +29,7 @@ static void check_dump(struct config *c)
     fclose(out);
     config_init(&again);
     CHECK(config_read(&again, "dump.conf", text, len, &error));
+    memcpy(again.admin_token, c->admin_token, sizeof again.admin_token); /* admin may need one */
     CHECK(config_finish(&again, &error));
     free(text);
     forget(c);

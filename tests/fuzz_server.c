@@ -1,30 +1,56 @@
-/* A sequence of datagrams from a few sources, with time passing, against a small server of two
- * lanes. Whatever comes: one verdict each, answers as few and as short as documented, and books
- * that balance.
+/* A sequence of datagrams from a few sources and of frames of a few sessions, with time passing,
+ * against a small server of two lanes and the edge's. Whatever comes: one verdict each, answers as
+ * few and as short as documented, books that balance, and nobody but a session itself speaks for
+ * its node.
  *
  * Input: a byte of rules; then for each datagram a byte of what happens (below), its length, and
- * its bytes. */
+ * its bytes. With RULES_SESSIONS, a length with its highest bit set makes it a frame, or the news
+ * that a session is there or gone. */
 #include <stdlib.h>
 #include "proto/stun.h"
 #include "server/server.h"
+#include "server/session.h"
 
 #define CHECK(fact) ((fact) ? (void)0 : abort())
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
 enum { LANES = 2, NODES_MAX = 24 };
-enum { RULES_STRICT = 1, RULES_TOKEN = 2, RULES_LIMITS = 4, RULES_NURSERY = 8, RULES_GLOBAL = 16 };
 enum {
-    STEP_SOURCE = 7,    /* which source */
-    STEP_LANE = 8,      /* which lane gets it */
-    STEP_TIME = 0x30,   /* how much time passes first */
-    STEP_DRAIN = 0x40,  /* letters are read and a tick follows */
-    STEP_SMALL_ID = 128 /* ids are cut to their last byte, so that they meet */
+    RULES_STRICT = 1,
+    RULES_TOKEN = 2,
+    RULES_LIMITS = 4,
+    RULES_NURSERY = 8,
+    RULES_GLOBAL = 16,
+    RULES_SESSIONS = 32,
 };
+enum {
+    STEP_SOURCE = 7,     /* which source */
+    STEP_LANE = 8,       /* which lane gets it */
+    STEP_TIME = 0x30,    /* how much time passes first */
+    STEP_DRAIN = 0x40,   /* letters are read and a tick follows */
+    STEP_SMALL_ID = 128, /* ids are cut to their last byte, so that they meet */
+
+    /* Instead of the first two, of a session: */
+    STEP_SESSION = 3, /* which one */
+    STEP_NEWS = 4,    /* not a frame: it is there, or with STEP_LANE gone */
+};
+enum { LEN_SESSION = 128 };
 
 static const char *const sources[8] = {
     "8.8.8.8:40000",       "8.8.8.8:40001",   "9.9.9.9:4000", "[2606:4700::1]:5555",
     "[2606:4700::2]:5555", "127.0.0.1:40000", "224.0.0.1:9",  "10.0.0.1:9001",
+};
+/* Two speak for one id, one sits where a datagram may come from, one where none may. */
+static const struct {
+    uint32_t node_id;
+    const char *from;
+    enum route_class class_;
+} sessions[4] = {
+    {1, "8.8.8.8:40000", ROUTE_SIGNED},
+    {1, "9.9.9.9:4001", ROUTE_KEYED},
+    {2, "[2606:4700::9]:5555", ROUTE_SIGNED},
+    {0x01000003, "169.254.0.1:7", ROUTE_KEYED},
 };
 static const uint64_t steps_ns[4] = {0, 1000000, 1000000000, 91000000000};
 
@@ -34,23 +60,26 @@ struct world {
     struct server *server;
     struct moment now;
     struct outbox out;
-    uint64_t received;
+    uint64_t received, passed; /* passed on and not yet read */
     bool local_is_global;
+    struct session session[4];
 };
 
 static struct world w;
-static uint8_t *memory;
+static uint8_t *memory[2]; /* without and with sessions */
 
 static void world_new(uint8_t choice)
 {
     static const uint8_t seed[64] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
     config_init(&w.config);
     w.config.max_nodes = NODES_MAX;
+    w.config.has_wss = choice & RULES_SESSIONS;
     size_t size = server_size(&w.config, LANES);
-    if (!memory)
-        memory = aligned_alloc(64, size);
-    CHECK(memory);
-    memset(memory, 0, size);
+    uint8_t **place = &memory[w.config.has_wss];
+    if (!*place)
+        *place = aligned_alloc(64, size);
+    CHECK(*place);
+    memset(*place, 0, size);
     w.rules = w.config.rules;
     w.rules.strict_relay_source = choice & RULES_STRICT;
     w.rules.require_punch_token = choice & RULES_TOKEN;
@@ -62,8 +91,25 @@ static void world_new(uint8_t choice)
     w.rules.nursery_percent = choice & RULES_NURSERY ? 50 : 0;
     w.local_is_global = choice & RULES_GLOBAL;
     w.now = (struct moment){.ns = 1000000000000, .unix_s = 1800000000};
-    w.received = 0;
-    w.server = server_init(memory, &w.config, LANES, &w.rules, seed);
+    w.received = w.passed = 0;
+    w.server = server_init(*place, &w.config, LANES, &w.rules, seed);
+    for (uint8_t i = 0; i < 4; i++) {
+        struct session *s = &w.session[i];
+        *s = (struct session){.node_id = sessions[i].node_id, .class_ = sessions[i].class_};
+        CHECK(endpoint_parse(sessions[i].from, &s->from));
+        s->key[0] = i;
+    }
+}
+
+/* By index, the edge's behind the others. */
+static struct lane *lane_at(unsigned i)
+{
+    return i < LANES ? w.server->lane[i] : w.server->edge;
+}
+
+static unsigned lanes(void)
+{
+    return LANES + (w.server->edge != NULL);
 }
 
 static unsigned owner_of(uint32_t id)
@@ -78,14 +124,32 @@ struct census {
     uint32_t count, count_v4;
 };
 
+static bool is_session(const struct route *route)
+{
+    uint8_t key[MSG_KEY_LEN];
+    const struct routes *routes = w.server->lane[owner_of(route->id)]->routes;
+    CHECK(route_find_key(routes, route->id, key));
+    for (int i = 0; i < 4; i++)
+        if (route->id == sessions[i].node_id && route->class_ == sessions[i].class_ &&
+            endpoint_equal(&route->at, &w.session[i].from) &&
+            memcmp(key, w.session[i].key, sizeof key) == 0)
+            return true;
+    return false;
+}
+
 static void census_take(const struct route *route, void *arg)
 {
     struct census *c = arg;
     enum ip_scope scope = ip_scope(route->at.ip);
     struct route found;
     CHECK(route->id != 0 && owner_of(route->id) == c->lane);
-    CHECK(route->at.port != 0 && scope != SCOPE_NEVER && scope != SCOPE_LINK);
-    CHECK(!w.local_is_global || scope == SCOPE_GLOBAL);
+    if (route->flags & ROUTE_STREAM) {
+        CHECK(is_session(route) && route->local == 0);
+    } else {
+        CHECK(route->class_ == ROUTE_UNVERIFIED);
+        CHECK(route->at.port != 0 && scope != SCOPE_NEVER && scope != SCOPE_LINK);
+        CHECK(!w.local_is_global || scope == SCOPE_GLOBAL);
+    }
     CHECK(server_find(w.server, route->id, &found) && endpoint_equal(&found.at, &route->at));
     c->count++;
     c->count_v4 += endpoint_is_v4(&route->at);
@@ -93,33 +157,56 @@ static void census_take(const struct route *route, void *arg)
 
 static void check_books(void)
 {
-    uint64_t decided = 0, passed = 0, taken = 0;
-    for (unsigned i = 0; i < LANES; i++) {
-        const struct lane *l = w.server->lane[i];
+    uint64_t decided = 0;
+    for (unsigned i = 0; i < lanes(); i++) {
+        const struct lane *l = lane_at(i);
         struct census c = {.lane = i};
         for (int v = 0; v < VERDICT_COUNT; v++)
             decided += count_read(&l->stats.verdict[v]);
-        passed += count_read(&l->stats.mail_passed);
-        taken += count_read(&l->stats.mail_taken);
-        route_each(l->routes, census_take, &c);
+        route_page(l->routes, 0, UINT32_MAX, census_take, &c);
         CHECK(c.count == route_count(l->routes) && c.count_v4 == route_count_v4(l->routes));
         CHECK(c.count <= route_capacity(l->routes));
     }
-    CHECK(taken <= passed && decided + (passed - taken) == w.received);
+    CHECK(decided + w.passed == w.received);
 }
 
-static void check_answers(enum verdict v, const struct datagram *d)
+/* What was handed over since, for whom, and that it is what the verdict says. */
+static unsigned check_handed(struct lane *l, const struct verdict_row *row, uint32_t len)
+{
+    struct handoff_message m;
+    unsigned count = 0;
+    bool relay = row && strcmp(row->type, "relay") == 0;
+    for (; l->handoff && handoff_peek(l->handoff, &m); handoff_drop(l->handoff), count++) {
+        CHECK(m.len > 0 && m.len <= (relay ? len : (uint32_t)STUN_ANSWER_MAX));
+        bool known = false;
+        for (int i = 0; i < 4; i++)
+            known |= m.node_id == sessions[i].node_id;
+        CHECK(known && l->wake_edge);
+        CHECK(!relay || m.bytes[0] == MSG_RELAY_DELIVER || m.bytes[0] == MSG_RELAY_DELIVER_DEST);
+    }
+    l->wake_edge = false;
+    return count;
+}
+
+static void check_answers(struct lane *l, enum verdict v, const struct datagram *d)
 {
     const struct verdict_row *row = &verdict_rows[v];
     bool punch = strcmp(row->type, "punch") == 0, stun = strcmp(row->type, "stun") == 0;
+    unsigned handed = check_handed(l, row, d->len);
     if (strcmp(row->outcome, "dropped") == 0) {
-        CHECK(w.out.count == 0);
+        CHECK(w.out.count == 0 && handed == 0);
     } else if (strcmp(row->outcome, "forwarded") == 0) {
-        CHECK(w.out.count == 1 && w.out.out[0].len <= d->len);
+        CHECK(w.out.count + handed == 1);
+        if (handed)
+            return;
+        CHECK(w.out.out[0].len <= d->len);
         CHECK(w.out.out[0].bytes >= d->bytes);
         CHECK(w.out.out[0].bytes + w.out.out[0].len == d->bytes + d->len);
+    } else if (d->session_id) {
+        CHECK(w.out.count == 0 && handed == 1);
     } else {
-        CHECK(w.out.count == (punch ? 2 : 1));
+        CHECK(punch ? w.out.count + handed >= 1 && w.out.count + handed <= 2
+                    : w.out.count == 1 && handed == 0);
         for (unsigned i = 0; i < w.out.count; i++) {
             CHECK(punch || endpoint_equal(&w.out.out[i].to, &d->from));
             CHECK(w.out.out[i].len <= (stun ? (uint32_t)STUN_ANSWER_MAX : MSG_REPLY_MAX));
@@ -132,8 +219,8 @@ static void check_answers(enum verdict v, const struct datagram *d)
 
 static void drain(void)
 {
-    for (unsigned i = 0; i < LANES; i++) {
-        struct lane *l = w.server->lane[i];
+    for (unsigned i = 0; i < lanes(); i++) {
+        struct lane *l = lane_at(i);
         bool more;
         server_begin(l);
         do {
@@ -142,16 +229,26 @@ static void drain(void)
             more = server_mail(l, &w.now, &w.out);
             CHECK(w.out.count <= 2 * (count_read(&l->stats.mail_taken) - taken));
         } while (more);
+        check_handed(l, NULL, 0);
         server_tick(l, &w.now);
         l->wake = 0;
     }
+    w.passed = 0;
 }
 
-/* A fresh id in someone's hands stays there, whatever another address says. */
+/* A fresh id in someone's hands stays there, whatever another address says; in those of a session,
+ * whatever UDP says. */
 static bool must_stay(const struct datagram *d, uint32_t id, struct route *ret)
 {
-    return server_find(w.server, id, ret) && !endpoint_same_ip(&ret->at, &d->from) &&
+    return server_find(w.server, id, ret) &&
+           (ret->flags & ROUTE_STREAM || !endpoint_same_ip(&ret->at, &d->from)) &&
            moment_s(&w.now) - ret->seen_s < w.rules.takeover_silence_s;
+}
+
+static bool same_route(const struct route *a, const struct route *b)
+{
+    return a->id == b->id && a->seen_s == b->seen_s && endpoint_equal(&a->at, &b->at) &&
+           a->local == b->local && a->class_ == b->class_ && a->flags == b->flags;
 }
 
 static void input(uint8_t how, uint8_t *bytes, uint32_t len)
@@ -160,7 +257,6 @@ static void input(uint8_t how, uint8_t *bytes, uint32_t len)
     struct datagram d = {.bytes = bytes, .len = len, .local_is_global = w.local_is_global};
     struct route before, after;
     CHECK(endpoint_parse(sources[how & STEP_SOURCE], &d.from));
-    w.now.ns += steps_ns[(how & STEP_TIME) >> 4];
     w.out.count = 0;
     server_begin(l);
     server_prefetch(l, &d);
@@ -174,15 +270,74 @@ static void input(uint8_t how, uint8_t *bytes, uint32_t len)
     if (v == VERDICT_PASSED) {
         CHECK(writes && owner_of(id) != l->index && w.out.count == 0);
         CHECK(l->wake >> owner_of(id) & 1);
+        w.passed++;
     } else {
         CHECK(v < VERDICT_COUNT);
         count_add(&l->stats.verdict[v], 1);
         CHECK(!writes || owner_of(id) == l->index || v == VERDICT_DROPPED_BAD_SOURCE ||
               v == VERDICT_DROPPED_MAILBOX_FULL);
-        check_answers(v, &d);
+        check_answers(l, v, &d);
     }
     if (stays)
-        CHECK(server_find(w.server, id, &after) && endpoint_equal(&before.at, &after.at));
+        CHECK(server_find(w.server, id, &after) && same_route(&before, &after));
+}
+
+/* A frame of a session, whether its node is registered or not: it writes no row itself. */
+static void frame(uint8_t how, uint8_t *bytes, uint32_t len)
+{
+    struct session *s = &w.session[how & STEP_SESSION];
+    struct lane *l = w.server->edge;
+    struct datagram d = {.bytes = bytes, .len = len};
+    w.out.count = 0;
+    server_begin(l);
+    enum msg_kind kind = msg_kind(bytes, len);
+    bool speaks = kind == MSG_KIND_DISCOVER || kind == MSG_KIND_PUNCH || kind == MSG_KIND_RELAY;
+    struct reader r = reader_of(bytes + 1, speaks ? 4 : 0);
+    bool forged = speaks && read_u32(&r) != s->node_id;
+    enum verdict v = session_input(l, s, &d, &w.now, &w.out);
+    w.received++;
+    CHECK((v == VERDICT_DROPPED_FORGED_ID) == forged);
+    CHECK(v != VERDICT_RELAY_FORWARDED_UNPROVEN && v != VERDICT_RELAY_SENDER_MISMATCH);
+    if (v == VERDICT_PASSED) {
+        CHECK(kind == MSG_KIND_PUNCH && w.out.count == 0);
+        CHECK(l->wake >> owner_of(s->node_id) & 1);
+        w.passed++;
+    } else {
+        check_answers(l, v, &d);
+    }
+}
+
+/* A session that begins, is still there, or ends. A key that others name is never kept out: none of
+ * these prefixes fills, and what UDP claimed makes room. */
+static void news(uint8_t how, const uint8_t *bytes, uint32_t len)
+{
+    struct session *s = &w.session[how & STEP_SESSION];
+    struct lane *l = w.server->edge;
+    struct route after;
+    if (how & STEP_LANE) {
+        CHECK(session_gone(l, s));
+        drain();
+        CHECK(!server_find(w.server, s->node_id, &after) || !(after.flags & ROUTE_STREAM) ||
+              !endpoint_equal(&after.at, &s->from));
+        return;
+    }
+    s->wants_dest = len > 0 && bytes[0] & 1;
+    CHECK(session_here(l, s));
+    drain();
+    if (s->class_ == ROUTE_KEYED)
+        CHECK(server_find(w.server, s->node_id, &after) && after.flags & ROUTE_STREAM &&
+              endpoint_equal(&after.at, &s->from));
+}
+
+static void step(uint8_t how, uint8_t want, uint8_t *bytes, uint32_t len)
+{
+    w.now.ns += steps_ns[(how & STEP_TIME) >> 4];
+    if (!w.server->edge || !(want & LEN_SESSION))
+        input(how, bytes, len);
+    else if (how & STEP_NEWS)
+        news(how, bytes, len);
+    else
+        frame(how, bytes, len);
     if (how & STEP_DRAIN)
         drain();
     check_books();
@@ -194,7 +349,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     world_new(read_u8(&r));
     while (read_left(&r) >= 2) {
         uint8_t how = read_u8(&r), want = read_u8(&r);
-        uint32_t n = want < read_left(&r) ? want : (uint32_t)read_left(&r);
+        uint32_t most = w.server->edge ? want & ~(uint32_t)LEN_SESSION : want;
+        uint32_t n = most < read_left(&r) ? most : (uint32_t)read_left(&r);
         uint8_t *copy = malloc(n + 1); /* of its own size: a sanitizer sees a step too far */
         CHECK(copy);
         memcpy(copy, read_bytes(&r, n), n);
@@ -202,7 +358,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
             memset(copy + 1, 0, 3);
         if (how & STEP_SMALL_ID && n >= 9 && (copy[0] == MSG_PUNCH_REQUEST || copy[0] == MSG_RELAY))
             memset(copy + 5, 0, 3);
-        input(how, copy, n);
+        step(how, want, copy, n);
         free(copy);
     }
     drain();

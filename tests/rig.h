@@ -1,4 +1,5 @@
-/* rig - a server in memory that a test feeds by hand: one virtual clock, one outbox.
+/* rig - a server in memory that a test feeds by hand: one virtual clock, one outbox. With sessions
+ * when opened by rig_open_sessions.
  *
  * Every rate, quota and the nursery are off at first, so that a test turns on only what it is about
  * (r.rules may be written at any time: the lanes see it at once). The addresses of the examples are
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 #include <sodium.h>
 #include "server/server.h"
+#include "server/session.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
@@ -52,7 +54,7 @@ static inline struct endpoint endpoint_at(const char *text)
     return e;
 }
 
-static inline void rig_open(struct rig *r, unsigned lanes, uint32_t max_nodes)
+static inline void rig_open_with(struct rig *r, unsigned lanes, uint32_t max_nodes, bool sessions)
 {
     uint8_t seed[64];
     memset(r, 0, sizeof *r);
@@ -61,6 +63,7 @@ static inline void rig_open(struct rig *r, unsigned lanes, uint32_t max_nodes)
     config_init(&r->config);
     r->config.max_nodes = max_nodes;
     r->config.addr.port = 9001;
+    r->config.has_wss_plain = sessions;
     r->rules = (struct rules){
         .node_ttl_s = 600,
         .takeover_silence_s = 90,
@@ -73,6 +76,16 @@ static inline void rig_open(struct rig *r, unsigned lanes, uint32_t max_nodes)
     assert_non_null(memory);
     memset(memory, 0, size);
     r->server = server_init(memory, &r->config, lanes, &r->rules, seed);
+}
+
+static inline void rig_open(struct rig *r, unsigned lanes, uint32_t max_nodes)
+{
+    rig_open_with(r, lanes, max_nodes, false);
+}
+
+static inline void rig_open_sessions(struct rig *r, unsigned lanes, uint32_t max_nodes)
+{
+    rig_open_with(r, lanes, max_nodes, true);
 }
 
 static inline void rig_close(struct rig *r)
@@ -90,7 +103,7 @@ static inline uint64_t rig_count(const struct rig *r, enum verdict v)
     uint64_t n = 0;
     for (unsigned i = 0; i < r->server->lane_count; i++)
         n += count_read(&r->server->lane[i]->stats.verdict[v]);
-    return n;
+    return n + (r->server->edge ? count_read(&r->server->edge->stats.verdict[v]) : 0);
 }
 
 static inline uint64_t rig_verdicts(const struct rig *r)
@@ -177,6 +190,83 @@ static inline enum verdict rig_relay(struct rig *r, unsigned lane, const char *f
     struct writer w = writer_of(bytes, sizeof bytes);
     write_relay(&w, &(struct msg_relay){sender, dest, hello, sizeof hello - 1});
     return rig_input(r, lane, from, bytes, written(&w));
+}
+
+/* All letters are read, by lane; what they cause is in the outbox. */
+static inline void rig_mail(struct rig *r)
+{
+    r->out.count = 0;
+    for (unsigned i = 0; i < r->server->lane_count; i++)
+        while (server_mail(r->server->lane[i], &r->now, &r->out))
+            continue;
+}
+
+/* A session of `id` whose key is all `key`. */
+static inline struct session rig_session(uint32_t id, const char *from, enum route_class class_,
+                                         uint8_t key)
+{
+    struct session s = {.node_id = id, .from = endpoint_at(from), .class_ = class_};
+    memset(s.key, key, sizeof s.key);
+    return s;
+}
+
+/* Tells the owner of it. True: the node is where the session is. */
+static inline bool rig_here(struct rig *r, const struct session *s)
+{
+    struct route route;
+    assert_true(session_here(r->server->edge, s));
+    rig_mail(r);
+    return server_find(r->server, s->node_id, &route) && route.flags & ROUTE_STREAM &&
+           endpoint_equal(&route.at, &s->from);
+}
+
+static inline void rig_gone(struct rig *r, const struct session *s)
+{
+    assert_true(session_gone(r->server->edge, s));
+    rig_mail(r);
+}
+
+/* One frame of a session. */
+static inline enum verdict rig_frame(struct rig *r, struct session *s, const void *bytes,
+                                     size_t len)
+{
+    assert_true(len <= sizeof r->bytes);
+    if (len > 0)
+        memcpy(r->bytes, bytes, len);
+    struct datagram d = {.bytes = r->bytes, .len = (uint32_t)len};
+    r->out.count = 0;
+    server_begin(r->server->edge);
+    r->received++;
+    return session_input(r->server->edge, s, &d, &r->now, &r->out);
+}
+
+static inline enum verdict rig_frame_hex(struct rig *r, struct session *s, const char *hex)
+{
+    uint8_t bytes[1024];
+    size_t len;
+    assert_int_equal(sodium_hex2bin(bytes, sizeof bytes, hex, strlen(hex), " ", &len, NULL), 0);
+    return rig_frame(r, s, bytes, len);
+}
+
+/* The next message in a lane's handoff, which is taken out. */
+static inline void assert_handed(struct lane *l, uint32_t node_id, const char *hex)
+{
+    struct handoff_message m;
+    char text[2 * OUTBOX_SCRATCH + 1];
+    if (!handoff_peek(l->handoff, &m))
+        fail_msg("nothing was handed over");
+    assert_int_equal(m.node_id, node_id);
+    assert_true(m.len <= OUTBOX_SCRATCH);
+    assert_string_equal(sodium_bin2hex(text, sizeof text, m.bytes, m.len), hex);
+    handoff_drop(l->handoff);
+}
+
+static inline void assert_nothing_handed(const struct rig *r)
+{
+    struct handoff_message m;
+    for (unsigned i = 0; i < r->server->lane_count; i++)
+        assert_false(handoff_peek(r->server->lane[i]->handoff, &m));
+    assert_false(handoff_peek(r->server->edge->handoff, &m));
 }
 
 /* Where a node is, as text; "" for nowhere. Valid until the next call. */

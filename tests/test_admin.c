@@ -171,7 +171,7 @@ static struct got ask(edge_handler *handler, const char *method, const char *pat
     struct edge_response r = {.status = 0};
     int n = snprintf(head, sizeof head, "%s %s HTTP/1.1\r\nHost: a\r\n\r\n", method, path);
     assert_int_equal(http_read_head(head, (size_t)n, &q), 0);
-    handler(&admin, &q, &r);
+    handler(&admin, &(struct edge_request){.http = &q}, &r);
     struct got got = {.status = r.status};
     snprintf(got.type, sizeof got.type, "%s", r.content_type ? r.content_type : "");
     snprintf(got.allow, sizeof got.allow, "%s", r.allow ? r.allow : "");
@@ -198,10 +198,9 @@ static void lanes_turned(uint64_t ago_ns)
 static void start_and_wait(void)
 {
     assert_int_equal(admin_start(&admin), 0);
-    for (int ms = 0; ms < 3000 && (prober_state(&admin.prober, 0) == PROBE_STARTING ||
-                                   prober_state(&admin.prober, 1) == PROBE_STARTING);
-         ms += 5)
-        poll(NULL, 0, 5);
+    for (unsigned i = 0; i < PROBE_TARGETS; i++)
+        for (int ms = 0; ms < 3000 && prober_state(&admin.prober, i) == PROBE_STARTING; ms += 5)
+            poll(NULL, 0, 5);
 }
 
 static void test_starting_is_not_ready(void **state)
@@ -214,7 +213,8 @@ static void test_starting_is_not_ready(void **state)
     expect("/healthz", 503, "not ready: starting\n");
     expect("/livez", 200, "ok\n");
     expect("/readyz", 503,
-           "{\"status\":\"not_ready\",\"checks\":{\"udp4\":\"starting\",\"udp6\":\"off\","
+           "{\"status\":\"not_ready\",\"checks\":{\"udp4\":\"starting\",\"udp6\":\"off\",\"wss\":"
+           "\"off\","
            "\"shards\":\"ok\"},\"allow_private\":false}\n");
     admin_stop(&admin);
     stun_down();
@@ -230,7 +230,8 @@ static void test_ready_when_the_service_answers(void **state)
     lanes_turned(0);
     expect("/healthz", 200, "ok\n");
     expect("/readyz", 200,
-           "{\"status\":\"ready\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"off\",\"shards\":\"ok\"},"
+           "{\"status\":\"ready\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"off\",\"wss\":\"off\","
+           "\"shards\":\"ok\"},"
            "\"allow_private\":true}\n");
     assert_true(admin_is_ready(&admin));
 
@@ -238,7 +239,7 @@ static void test_ready_when_the_service_answers(void **state)
     expect("/healthz", 503, "draining\n");
     expect("/livez", 200, "ok\n"); /* no reason to kill us */
     expect("/readyz", 503,
-           "{\"status\":\"draining\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"off\","
+           "{\"status\":\"draining\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"off\",\"wss\":\"off\","
            "\"shards\":\"ok\"},\"allow_private\":true}\n");
     assert_false(admin_is_ready(&admin));
     admin_stop(&admin);
@@ -257,15 +258,36 @@ static void test_each_family_must_answer(void **state)
     start_and_wait();
     lanes_turned(0);
     expect("/healthz", 503, "not ready: no STUN answer over IPv6\n");
-    expect("/readyz", 503,
-           "{\"status\":\"not_ready\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"failed\","
-           "\"shards\":\"ok\"},\"allow_private\":false}\n");
+    expect(
+        "/readyz", 503,
+        "{\"status\":\"not_ready\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"failed\",\"wss\":\"off\","
+        "\"shards\":\"ok\"},\"allow_private\":false}\n");
     admin_stop(&admin);
 
     admin.probe4 = closed;
     admin.probe6 = stun.at;
     start_and_wait();
     expect("/healthz", 503, "not ready: no STUN answer over IPv4\n");
+    admin_stop(&admin);
+    stun_down();
+}
+
+/* A silent UDP service is what people see first; the WSS listener comes after it. */
+static void test_wss_must_answer_where_it_is_served(void **state)
+{
+    (void)state;
+    struct endpoint closed;
+    stun_up(ANSWERS);
+    admin.probe4 = stun.at;
+    close(stun_socket(&closed));
+    admin.probe_wss = (struct probe_target){.at = closed, .how = PROBE_HTTP};
+    start_and_wait();
+    lanes_turned(0);
+    expect("/healthz", 503, "not ready: no answer from the WSS listener\n");
+    expect("/readyz", 503,
+           "{\"status\":\"not_ready\",\"checks\":{\"udp4\":\"ok\",\"udp6\":\"off\","
+           "\"wss\":\"failed\",\"shards\":\"ok\"},\"allow_private\":false}\n");
+    assert_false(admin_is_ready(&admin));
     admin_stop(&admin);
     stun_down();
 }
@@ -309,6 +331,74 @@ static void test_loop_may_take_its_time_to_start(void **state)
     expect("/livez", 200, "ok\n");
     admin.started_ns = edge_clock_ns() - 5100000000;
     expect("/livez", 503, "stuck: a shard's loop does not turn\n");
+}
+
+/* --- what the main thread leaves --- */
+
+static struct admin_reload last_reload(void)
+{
+    struct admin_reload r;
+    admin_last_reload(&admin, &r);
+    return r;
+}
+
+static void test_reloads_are_told_apart(void **state)
+{
+    (void)state;
+    admin_reloaded(&admin, true, NULL); /* the start */
+    assert_true(last_reload().ok);
+    assert_true(last_reload().taken_unix_s > 1600000000);
+    assert_int_equal(last_reload().sequence, 0);
+
+    assert_int_equal(admin_ask_reload(&admin), 1);
+    admin_reloading(&admin);
+    assert_int_equal(admin_ask_reload(&admin), 2); /* too late for this one */
+    admin_reloaded(&admin, true, "");
+    assert_int_equal(last_reload().sequence, 1);
+    admin_reloading(&admin);
+    admin_reloaded(&admin, true, "");
+    assert_int_equal(last_reload().sequence, 2);
+    admin_reloading(&admin); /* by SIGHUP */
+    admin_reloaded(&admin, true, "");
+    assert_int_equal(last_reload().sequence, 2);
+}
+
+static void test_refused_reload_keeps_its_reason(void **state)
+{
+    (void)state;
+    char longer[ADMIN_ERROR_MAX + 50];
+    admin_reloaded(&admin, true, NULL);
+    int64_t taken = last_reload().taken_unix_s;
+    admin.reload.taken_unix_s -= 100;
+    admin_reloaded(&admin, false, "line 3");
+    assert_false(last_reload().ok);
+    assert_string_equal(last_reload().error, "line 3");
+    assert_int_equal(last_reload().taken_unix_s, taken - 100);
+    assert_true(last_reload().unix_s >= taken);
+    memset(longer, 'x', sizeof longer);
+    longer[sizeof longer - 1] = '\0';
+    admin_reloaded(&admin, false, longer);
+    assert_int_equal(strlen(last_reload().error), ADMIN_ERROR_MAX - 1);
+    admin_reloaded(&admin, true, "left over");
+    assert_string_equal(last_reload().error, "");
+}
+
+static void test_certificates_are_copied(void **state)
+{
+    (void)state;
+    char error[TLS_ERROR_MAX];
+    struct admin_certificate c[TLS_PAIRS_MAX];
+    assert_int_equal(admin_read_certificates(&admin, c), 0);
+    struct tls *t = tls_open_self_made(error);
+    assert_non_null(t);
+    admin_certificates(&admin, t);
+    time_t not_after = tls_not_after(t, 0);
+    tls_close(t);
+    assert_int_equal(admin_read_certificates(&admin, c), 1);
+    assert_string_equal(c[0].name, "localhost");
+    assert_int_equal(c[0].not_after_unix_s, not_after);
+    admin_certificates(&admin, NULL);
+    assert_int_equal(admin_read_certificates(&admin, c), 0);
 }
 
 static const struct {
@@ -373,9 +463,13 @@ int main(void)
         TEST(test_starting_is_not_ready),
         TEST(test_ready_when_the_service_answers),
         TEST(test_each_family_must_answer),
+        TEST(test_wss_must_answer_where_it_is_served),
         TEST(test_probing_goes_on),
         TEST(test_stuck_loop_is_not_alive),
         TEST(test_loop_may_take_its_time_to_start),
+        TEST(test_reloads_are_told_apart),
+        TEST(test_refused_reload_keeps_its_reason),
+        TEST(test_certificates_are_copied),
         TEST(test_paths_and_methods),
         TEST(test_metrics_on_their_listener_or_on_both),
     };

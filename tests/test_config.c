@@ -69,6 +69,12 @@ static char *dumped(const struct config *from)
     "not an address and port, like 203.0.113.7:9001, [2001:db8::1]:9001 or :9001 (host names are " \
     "not looked up)"
 
+#define NOT_ADMIN                                                                                  \
+    "not an address and port, like 127.0.0.1:8081, and not a unix socket, like "                   \
+    "unix:/run/beacon/admin.sock"
+#define NOT_PREFIX " is not an address or prefix, like 10.0.0.0/8"
+#define UNIX_107 "/" X16 X16 X16 X16 X16 X16 "xxxxxxxxxx" /* as much as a unix address holds */
+
 /* Good: `want` is the value in effect, NULL for the same as `value`. Bad: `why`. */
 static const struct {
     const char *name, *value, *want, *why;
@@ -231,6 +237,86 @@ static const struct {
     {"strict-relay-source", "1", "true", NULL},
     {"strict-relay-source", "strict", NULL, NOT_BOOL},
 
+    {"wss", ":443", "[::]:443", NULL},
+    {"wss", "", NULL, NULL},
+    {"wss", "443", NULL, NOT_ENDPOINT},
+    {"wss", "wss://beacon.example.org:443", NULL, NOT_ENDPOINT},
+    {"wss-plain", "127.0.0.1:8443", NULL, NULL},
+    {"wss-plain", "", NULL, NULL},
+    {"wss-plain", ":", NULL, NOT_ENDPOINT},
+    {"tls-cert", "/etc/beacon/a.pem", NULL, NULL},
+    {"tls-cert", "", NULL, NULL},
+    {"tls-cert", " /etc/beacon/a.pem ,\t/etc/b c.pem,,", "/etc/beacon/a.pem,/etc/b c.pem", NULL},
+    {"tls-cert", " , ", "", NULL},
+    {"tls-cert", X1008 "sixteen minus 1", NULL, NULL},
+    {"tls-cert", X1008 "sixteen, exactly", NULL, "too long"},
+    {"tls-key", "a.key, b.key", "a.key,b.key", NULL},
+    {"tls-key", "a\x01", NULL, "holds a control character"},
+    {"proxy-protocol-from", "", NULL, NULL},
+    {"proxy-protocol-from", "10.0.0.0/8", NULL, NULL},
+    {"proxy-protocol-from", "192.0.2.7", NULL, NULL},
+    {"proxy-protocol-from", "192.0.2.7/32", "192.0.2.7", NULL},
+    {"proxy-protocol-from", "0.0.0.0/0", NULL, NULL},
+    {"proxy-protocol-from", "::/0", NULL, NULL},
+    {"proxy-protocol-from", "2001:db8::/33", NULL, NULL},
+    {"proxy-protocol-from", "2001:DB8::1/128", "2001:db8::1", NULL},
+    {"proxy-protocol-from", " 10.0.0.0/8 ,, 2001:db8::/32\t", "10.0.0.0/8,2001:db8::/32", NULL},
+    {"proxy-protocol-from", "::ffff:10.0.0.0/104", "10.0.0.0/8", NULL},
+    {"proxy-protocol-from", "::ffff:0.0.0.0/96", "0.0.0.0/0", NULL},
+    {"proxy-protocol-from", "::ffff:192.0.2.7/128", "192.0.2.7", NULL},
+    {"proxy-protocol-from", "::ffff:0.0.0.0/95", NULL, "::ffff:0.0.0.0/95" NOT_PREFIX},
+    {"proxy-protocol-from", "::ffff:10.0.0.0/129", NULL, "::ffff:10.0.0.0/129" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/33", NULL, "10.0.0.0/33" NOT_PREFIX},
+    {"proxy-protocol-from", "2001:db8::/129", NULL, "2001:db8::/129" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/", NULL, "10.0.0.0/" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/8/8", NULL, "10.0.0.0/8/8" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/-8", NULL, "10.0.0.0/-8" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/255.0.0.0", NULL, "10.0.0.0/255.0.0.0" NOT_PREFIX},
+    {"proxy-protocol-from", "10.0.0.0/4294967304", NULL, "10.0.0.0/4294967304" NOT_PREFIX},
+    {"proxy-protocol-from", "10/8", NULL, "10/8" NOT_PREFIX},
+    {"proxy-protocol-from", "/8", NULL, "/8" NOT_PREFIX},
+    {"proxy-protocol-from", "*", NULL, "*" NOT_PREFIX},
+    {"proxy-protocol-from", "192.0.2.7:80", NULL, "192.0.2.7:80" NOT_PREFIX},
+    {"proxy-protocol-from", "192.0.2.1,proxy.example.org", NULL, "proxy.example.org" NOT_PREFIX},
+    {"proxy-protocol-from", "10.1.0.0/8", NULL,
+     "10.1.0.0/8 is no whole block, which begins at 10.0.0.0"},
+    {"proxy-protocol-from", "2001:db8::1/64", NULL,
+     "2001:db8::1/64 is no whole block, which begins at 2001:db8::"},
+    {"wss-sessions", "1", NULL, NULL},
+    {"wss-sessions", "1000000", NULL, NULL},
+    {"wss-sessions", "0", NULL, "must be 1 to 1000000"},
+    {"wss-sessions", "1000001", NULL, "must be 1 to 1000000"},
+    {"wss-per-ipv4", "1", NULL, NULL},
+    {"wss-per-ipv4", "1000000", NULL, NULL},
+    {"wss-per-ipv4", "0", NULL, "must be 1 to 1000000"},
+    {"wss-per-ipv6-64", "1000000", NULL, NULL},
+    {"wss-per-ipv6-64", "1000001", NULL, "must be 1 to 1000000"},
+    {"wss-handshake-rate", "10", "10/40", NULL},
+    {"wss-handshake-rate", "0", "0/1", NULL},
+    {"wss-handshake-rate", "5/0", NULL, RATE_BURST},
+    {"wss-handshake-total", "100", "100/100", NULL},
+    {"wss-handshake-total", "all", NULL, NOT_RATE},
+    {"wss-queue", "65600", NULL, NULL},
+    {"wss-queue", "1GiB", NULL, NULL},
+    {"wss-queue", "65599", NULL, "must be 65600 to 1GiB"},
+    {"wss-queue", "1073741825", NULL, "must be 65600 to 1GiB"},
+    {"wss-queue-total", "65600", NULL, NULL},
+    {"wss-queue-total", "1024GiB", NULL, NULL},
+    {"wss-queue-total", "64KiB", NULL, "must be 65600 to 1024GiB"},
+    {"wss-queue-total", "1025GiB", NULL, "must be 65600 to 1024GiB"},
+    {"wss-legacy-auth", "no", "false", NULL},
+    {"wss-legacy-auth", "v1", NULL, NOT_BOOL},
+    {"wss-first-use", "yes", "true", NULL},
+    {"wss-first-use", "", NULL, NOT_BOOL},
+    {"keys", "/etc/beacon/keys", NULL, NULL},
+    {"keys", "", NULL, NULL},
+    {"keys", "/etc/beacon/a,b", NULL, NULL},
+    {"keys", "/etc/\xff", NULL, "not UTF-8"},
+    {"registry-lookup", "none", NULL, NULL},
+    {"registry-lookup", "binary", NULL, NULL},
+    {"registry-lookup", "JSON", "json", NULL},
+    {"registry-lookup", "yes", NULL, "must be one of none|binary|json"},
+
     {"health", "", NULL, NULL},
     {"health", ":8080", "[::]:8080", NULL},
     {"health", "127.0.0.1:8080", NULL, NULL},
@@ -239,6 +325,27 @@ static const struct {
     {"metrics", "", NULL, NULL},
     {"metrics", "localhost:9090", "127.0.0.1:9090", NULL},
     {"metrics", "metrics.example.org:9090", NULL, NOT_ENDPOINT},
+
+    {"admin", "", NULL, NULL},
+    {"admin", "127.0.0.1:8081", NULL, NULL},
+    {"admin", "localhost:8081", "127.0.0.1:8081", NULL},
+    {"admin", ":8081", "[::]:8081", NULL},
+    {"admin", "[::1]:8081", NULL, NULL},
+    {"admin", "unix:/run/beacon/admin.sock", NULL, NULL},
+    {"admin", "unix:/run/a \"b\" #c", NULL, NULL},
+    {"admin", "unix:" UNIX_107, NULL, NULL},
+    {"admin", "unix:" UNIX_107 "x", NULL, "the path is longer than 107 bytes"},
+    {"admin", "unix:", NULL, "the path must begin with a slash"},
+    {"admin", "unix:admin.sock", NULL, "the path must begin with a slash"},
+    {"admin", "unix:@beacon", NULL, "the path must begin with a slash"},
+    {"admin", "/run/beacon/admin.sock", NULL, NOT_ADMIN},
+    {"admin", "UNIX:/run/a", NULL, NOT_ADMIN},
+    {"admin", "8081", NULL, NOT_ADMIN},
+    {"admin", "off", NULL, NOT_ADMIN},
+    {"admin", "admin.example.org:8081", NULL, NOT_ADMIN},
+    {"admin-token", "0123456789abcdef", NULL, NULL},
+    {"admin-token", "", NULL, NULL},
+    {"admin-token", "a\x7f", NULL, "holds a control character"},
 
     {"log-level", "debug", NULL, NULL},
     {"log-level", "info", NULL, NULL},
@@ -256,6 +363,7 @@ static const struct {
     {"beacon-id", "4294967295", NULL, NULL},
     {"beacon-id", "4294967296", NULL, "must be 0 to 4294967295"},
     {"peers", "192.0.2.1:9001,b.example.org:9001", NULL, NULL},
+    {"peers", "192.0.2.1:9001, b.example.org:9001 ,", "192.0.2.1:9001,b.example.org:9001", NULL},
     {"peers", "\xc0\x80", NULL, "not UTF-8"},
     {"registry", "registry.example.org:9000", NULL, NULL},
     {"registry", "a\x01", NULL, "holds a control character"},
@@ -336,8 +444,26 @@ static void test_defaults(void **state)
         {"nodes-per-ipv6-48", "512"},
         {"nursery-percent", "70"},
         {"strict-relay-source", "false"},
+        {"wss", ""},
+        {"wss-plain", ""},
+        {"tls-cert", ""},
+        {"tls-key", ""},
+        {"proxy-protocol-from", ""},
+        {"wss-sessions", "16384"},
+        {"wss-per-ipv4", "64"},
+        {"wss-per-ipv6-64", "16"},
+        {"wss-handshake-rate", "5/20"},
+        {"wss-handshake-total", "1500/1500"},
+        {"wss-queue", "256KiB"},
+        {"wss-queue-total", "64MiB"},
+        {"wss-legacy-auth", "true"},
+        {"wss-first-use", "false"},
+        {"keys", ""},
+        {"registry-lookup", "none"},
         {"health", ""},
         {"metrics", ""},
+        {"admin", ""},
+        {"admin-token", ""},
         {"log-level", "info"},
         {"log-format", "text"},
         {"beacon-id", "0"},
@@ -356,7 +482,8 @@ static void test_defaults(void **state)
         assert_string_equal(origin_of(rows[i].name), "");
     }
     assert_true(config_finish(&c, &error));
-    assert_false(c.has_health || c.has_metrics);
+    assert_false(c.has_health || c.has_metrics || c.has_wss || c.has_wss_plain);
+    assert_int_equal(c.admin.kind, ADMIN_OFF);
 }
 
 /* A burst that is given and the default must agree where the table says so. */
@@ -410,6 +537,64 @@ static void test_whitelist_is_bounded(void **state)
     strcpy(at, ",::1");
     assert_false(config_set(&c, "punch-whitelist", list, "here", &error));
     assert_non_null(strstr(error.text, "...: more than 256 addresses"));
+}
+
+static void test_prefixes_are_bounded(void **state)
+{
+    char list[(CONFIG_PREFIXES_MAX + 1) * sizeof "10.100.0.0/16,"] = "", *at = list;
+
+    (void)state;
+    for (unsigned i = 0; i < CONFIG_PREFIXES_MAX; i++)
+        at += sprintf(at, "%s10.%u.0.0/16", i > 0 ? "," : "", i);
+    config_init(&c);
+    assert_true(config_set(&c, "proxy-protocol-from", list, "here", &error));
+    assert_int_equal(c.proxies.count, CONFIG_PREFIXES_MAX);
+    assert_string_equal(value_of(&c, "proxy-protocol-from"), list);
+    strcpy(at, ",::1");
+    assert_false(config_set(&c, "proxy-protocol-from", list, "here", &error));
+    assert_non_null(strstr(error.text, "...: more than 64 prefixes"));
+    assert_int_equal(c.proxies.count, CONFIG_PREFIXES_MAX);
+}
+
+static void test_prefixes_have_what_they_cover(void **state)
+{
+    static const struct {
+        const char *list, *at;
+        bool want;
+    } cases[] = {
+        {"", "192.0.2.1:1", false},
+        {"10.0.0.0/8", "10.0.0.0:1", true},
+        {"10.0.0.0/8", "10.255.255.255:65535", true},
+        {"10.0.0.0/8", "9.255.255.255:1", false},
+        {"10.0.0.0/8", "11.0.0.0:1", false},
+        {"10.0.0.0/8", "[::ffff:10.1.2.3]:1", true},
+        {"10.0.0.0/8", "[a00::]:1", false},
+        {"10.0.0.4/31", "10.0.0.5:1", true},
+        {"10.0.0.4/31", "10.0.0.6:1", false},
+        {"192.0.2.7", "192.0.2.7:1", true},
+        {"192.0.2.7", "192.0.2.6:1", false},
+        {"2001:db8::/33", "[2001:db8:7fff::1]:1", true},
+        {"2001:db8::/33", "[2001:db8:8000::]:1", false},
+        {"::1", "[::1]:1", true},
+        {"::1", "[::]:1", false},
+        {"0.0.0.0/0", "203.0.113.7:1", true},
+        {"0.0.0.0/0", "[2001:db8::1]:1", false},
+        {"::/0", "[2001:db8::1]:1", true},
+        {"::/0", "203.0.113.7:1", false}, /* an IPv4 source is trusted only by name */
+        {"192.0.2.1,10.0.0.0/8,::1", "10.9.9.9:1", true},
+        {"192.0.2.1,10.0.0.0/8,::1", "[::1]:1", true},
+        {"192.0.2.1,10.0.0.0/8,::1", "192.0.2.2:1", false},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct endpoint at;
+        config_init(&c);
+        assert_true(config_set(&c, "proxy-protocol-from", cases[i].list, "here", &error));
+        assert_true(endpoint_parse(cases[i].at, &at));
+        if (prefixes_have(&c.proxies, &at) != cases[i].want)
+            fail_msg("%s in %s", cases[i].at, cases[i].list);
+    }
 }
 
 /* What is in the file, and either the value of an option or the whole error. */
@@ -520,6 +705,13 @@ static void test_json_files(void **state)
         {"{\"peers\": \"a:1,b:2\"}", "peers", "a:1,b:2", NULL},
         {"{\"peers\": [\"a:1\", \"b:2\"]}", "peers", "a:1,b:2", NULL},
         {"{\"peers\": []}", "peers", "", NULL},
+        {"{\"tls_cert\": [\"a.pem\", \"b.pem\"]}", "tls-cert", "a.pem,b.pem", NULL},
+        {"{\"tls-key\": \"a.key, b.key\"}", "tls-key", "a.key,b.key", NULL},
+        {"{\"proxy_protocol_from\": [\"10.0.0.0/8\", \"::1\"]}", "proxy-protocol-from",
+         "10.0.0.0/8,::1", NULL},
+        {"{\"wss-sessions\": 5}", "wss-sessions", "5", NULL},
+        {"{\"wss_legacy_auth\": false}", "wss-legacy-auth", "false", NULL},
+        {"{\"admin\": \"unix:/run/b\"}", "admin", "unix:/run/b", NULL},
         {"{\"punch_whitelist\": [\"::1\", \"192.0.2.1\"]}", "punch-whitelist", "::1,192.0.2.1",
          NULL},
 
@@ -541,6 +733,8 @@ static void test_json_files(void **state)
         {"{\"registry-admin-token\": [\"hunter2\"]}", NULL, NULL,
          "b.json:1: registry-admin-token: takes no list"},
         {"{\"addr\": 9001}", NULL, NULL, "b.json:1: addr = 9001: " NOT_ENDPOINT},
+        {"{\"keys\": [\"a\"]}", NULL, NULL, "b.json:1: keys = [\"a\"]: takes no list"},
+        {"{\"admin-token\": [\"hunter2\"]}", NULL, NULL, "b.json:1: admin-token: takes no list"},
         {"{\"addr\": \":1\",\n\"wss_addr\": \"\"}", NULL, NULL,
          "b.json:2: unknown option wss_addr"},
         {"{\"a,{\\\"b\": 1}", NULL, NULL, "b.json:1: unknown option a,{\"b"},
@@ -607,15 +801,57 @@ static void note_unknown(const char *name)
     snprintf(unknown_last, sizeof unknown_last, "%s", name);
 }
 
-static bool read_environment(const char *entry)
-{
-    char copy[512];
-    char *const environment[] = {copy, NULL};
+/* Files of the secrets, as the program would find them. */
+static const struct {
+    const char *path, *text;
+    size_t len;
+} files[] = {
+#define FILE_OF(path, text)                                                                        \
+    {                                                                                              \
+        path, text, sizeof text - 1                                                                \
+    }
+    FILE_OF("/line", "0123456789abcdef\n"),
+    FILE_OF("/bare", "0123456789abcdef"),
+    FILE_OF("/dos", "0123456789abcdef\r\nmore\r\n"),
+    FILE_OF("/more", "0123456789abcdef\nmore\0more\n"),
+    FILE_OF("/blank", " 0123456789abcdef \n"),
+    FILE_OF("/fits", X1008 "sixteen minus 1\n"),
+    FILE_OF("/fits-bare", X1008 "sixteen minus 1"),
+    FILE_OF("/long", X1008 "sixteen, exactly\n"),
+    FILE_OF("/longer", X1008 X1008 X1008 "\n"),
+    FILE_OF("/empty", ""),
+    FILE_OF("/newline", "\n0123456789abcdef\n"),
+    FILE_OF("/return", "\r\n"),
+    FILE_OF("/nul", "0123456789\0abcdef\n"),
+    FILE_OF("/control", "hunter2\x01\n"),
+    FILE_OF("/latin1", "hunter2\xe9\n"),
+};
 
-    snprintf(copy, sizeof copy, "%s", entry);
+static const char *read_file(const char *path, char *text, size_t capacity, size_t *ret_len)
+{
+    for (unsigned i = 0; i < sizeof files / sizeof files[0]; i++) {
+        if (strcmp(files[i].path, path) != 0)
+            continue;
+        *ret_len = files[i].len < capacity ? files[i].len : capacity;
+        memcpy(text, files[i].text, *ret_len);
+        return NULL;
+    }
+    return "No such file or directory";
+}
+
+/* Entries are separated by ';'. */
+static bool read_environment(const char *entries)
+{
+    char copy[512], *environment[4] = {NULL}, *rest = NULL;
+    struct config_environment e = {environment, note_unknown, read_file};
+    unsigned count = 0;
+
+    snprintf(copy, sizeof copy, "%s", entries);
+    for (char *at = strtok_r(copy, ";", &rest); at != NULL; at = strtok_r(NULL, ";", &rest))
+        environment[count++] = at;
     config_init(&c);
     unknown_count = 0;
-    return config_read_environment(&c, environment, note_unknown, &error);
+    return config_read_environment(&c, &e, &error);
 }
 
 static void test_environment(void **state)
@@ -640,6 +876,13 @@ static void test_environment(void **state)
         {"BEACON_shards=3", "shards", "0", "BEACON_shards", NULL},
         {"BEACON_=3", "shards", "0", "BEACON_", NULL},
         {"BEACON_MAX-NODES=3", "max-nodes", "3", NULL, NULL},
+        {"BEACON_WSS=:443", "wss", "[::]:443", NULL, NULL},
+        {"BEACON_ADMIN=unix:/run/b", "admin", "unix:/run/b", NULL, NULL},
+        {"BEACON_SHARDS=2;BEACON_IO=mmsg", "io", "mmsg", NULL, NULL},
+        {"BEACON_SHARDS_FILE=/line", "shards", "0", "BEACON_SHARDS_FILE", NULL},
+        {"BEACON_KEYS_FILE=/line", "keys", "", "BEACON_KEYS_FILE", NULL},
+        {"BEACON__FILE=/line", "shards", "0", "BEACON__FILE", NULL},
+        {"BEACON_FILE=/line", "shards", "0", "BEACON_FILE", NULL},
         {"BEACON_SHARDS=x", NULL, NULL, NULL, "$BEACON_SHARDS: shards = x: " NOT_NUMBER},
         {"BEACON_STRICT_GOSSIP=2", NULL, NULL, NULL,
          "$BEACON_STRICT_GOSSIP: strict-gossip = 2: " NOT_BOOL},
@@ -663,6 +906,69 @@ static void test_environment(void **state)
     }
     assert_true(read_environment("BEACON_" X256 "=1"));
     assert_int_equal(unknown_count, 1);
+}
+
+#define TOKEN_FILE "$BEACON_ADMIN_TOKEN_FILE: admin-token: "
+
+static void test_secrets_in_files(void **state)
+{
+    static const struct {
+        const char *entries, *want, *error;
+    } cases[] = {
+        {"BEACON_ADMIN_TOKEN_FILE=/line", "0123456789abcdef", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/bare", "0123456789abcdef", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/dos", "0123456789abcdef", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/more", "0123456789abcdef", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/blank", " 0123456789abcdef ", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/fits", X1008 "sixteen minus 1", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/fits-bare", X1008 "sixteen minus 1", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=", "", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=;BEACON_ADMIN_TOKEN=direct", "direct", NULL},
+        {"BEACON_ADMIN_TOKEN_FILE=/line;BEACON_ADMIN_TOKEN=", "0123456789abcdef", NULL},
+
+        {"BEACON_ADMIN_TOKEN_FILE=/none", NULL, TOKEN_FILE "/none: No such file or directory"},
+        {"BEACON_ADMIN_TOKEN_FILE=/no\nne", NULL, TOKEN_FILE "/no?ne: No such file or directory"},
+        {"BEACON_ADMIN_TOKEN_FILE=/long", NULL, TOKEN_FILE "too long"},
+        {"BEACON_ADMIN_TOKEN_FILE=/longer", NULL, TOKEN_FILE "too long"},
+        {"BEACON_ADMIN_TOKEN_FILE=/empty", NULL, TOKEN_FILE "/empty: the first line is empty"},
+        {"BEACON_ADMIN_TOKEN_FILE=/newline", NULL, TOKEN_FILE "/newline: the first line is empty"},
+        {"BEACON_ADMIN_TOKEN_FILE=/return", NULL, TOKEN_FILE "/return: the first line is empty"},
+        {"BEACON_ADMIN_TOKEN_FILE=/nul", NULL, TOKEN_FILE "/nul: a NUL byte in the first line"},
+        {"BEACON_ADMIN_TOKEN_FILE=/control", NULL, TOKEN_FILE "holds a control character"},
+        {"BEACON_ADMIN_TOKEN_FILE=/latin1", NULL, TOKEN_FILE "not UTF-8"},
+        {"BEACON_ADMIN_TOKEN=direct;BEACON_ADMIN_TOKEN_FILE=/line", NULL,
+         TOKEN_FILE "already set by $BEACON_ADMIN_TOKEN"},
+        {"BEACON_ADMIN_TOKEN_FILE=/line;BEACON_ADMIN_TOKEN=direct", NULL,
+         "$BEACON_ADMIN_TOKEN: admin-token: already set by $BEACON_ADMIN_TOKEN_FILE"},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        bool done = read_environment(cases[i].entries);
+        if (done != (cases[i].error == NULL))
+            fail_msg("%s: %s", cases[i].entries, done ? "taken" : error.text);
+        if (done)
+            assert_string_equal(c.admin_token, cases[i].want);
+        else
+            assert_string_equal(error.text, cases[i].error);
+        assert_int_equal(unknown_count, 0);
+    }
+    assert_true(read_environment("BEACON_REGISTRY_ADMIN_TOKEN_FILE=/line"));
+    assert_string_equal(c.registry_admin_token, "0123456789abcdef");
+    assert_string_equal(origin_of("registry-admin-token"), "$BEACON_REGISTRY_ADMIN_TOKEN_FILE");
+}
+
+/* The environment wins over the file, also where the file's name looks like a variable. */
+static void test_secret_of_the_environment_wins(void **state)
+{
+    static const char text[] = "admin-token = of-the-file\n";
+    char variable[] = "BEACON_ADMIN_TOKEN_FILE=/line", *variables[] = {variable, NULL};
+    struct config_environment e = {variables, NULL, read_file};
+
+    (void)state;
+    assert_true(read_as("$file", text));
+    assert_true(config_read_environment(&c, &e, &error));
+    assert_string_equal(c.admin_token, "0123456789abcdef");
 }
 
 enum { ARGUMENTS_MAX = 6 };
@@ -783,12 +1089,13 @@ static void test_later_sources_win(void **state)
     static const char text[] = "shards = 1\nmax-nodes = 11\nio = mmsg\n";
     char shards[] = "BEACON_SHARDS=2", nodes[] = "BEACON_MAX_NODES=22",
          *env[] = {shards, nodes, NULL};
+    struct config_environment e = {env, NULL, read_file};
     char name[] = "beacon", flag[] = "--shards=3", *argv[] = {name, flag, NULL};
 
     (void)state;
     config_init(&c);
     assert_true(config_read(&c, "/etc/b.conf", text, sizeof text - 1, &error));
-    assert_true(config_read_environment(&c, env, NULL, &error));
+    assert_true(config_read_environment(&c, &e, &error));
     assert_true(config_read_flags(&c, 2, argv, &error));
     assert_true(config_finish(&c, &error));
     assert_int_equal(c.shards, 3);
@@ -816,14 +1123,21 @@ static void test_dev_fills_what_nobody_set(void **state)
     assert_string_equal(value_of(&c, "allow-private"), "yes");
     assert_string_equal(value_of(&c, "drain-time"), "1s");
     assert_string_equal(origin_of("health"), "--dev");
+    assert_string_equal(value_of(&c, "wss"), "[::]:8443");
+    assert_string_equal(value_of(&c, "wss-first-use"), "true");
+    assert_string_equal(value_of(&c, "admin"), "127.0.0.1:8081");
 
     config_init(&c);
     set("dev", "true");
     set("health", "");
     set("allow-private", "no");
     set("drain-time", "10s"); /* the default, but somebody said so */
+    set("wss", "");
+    set("wss-first-use", "false");
+    set("admin", "unix:/run/b");
     assert_true(config_finish(&c, &error));
-    assert_false(c.has_health);
+    assert_false(c.has_health || c.has_wss || c.first_use);
+    assert_string_equal(value_of(&c, "admin"), "unix:/run/b");
     assert_string_equal(value_of(&c, "allow-private"), "no");
     assert_string_equal(value_of(&c, "drain-time"), "10s");
 }
@@ -867,17 +1181,160 @@ static void test_options_that_contradict(void **state)
     set("takeover-silence", "91s");
     assert_false(config_finish(&c, &error));
     assert_string_equal(error.text, "here: takeover-silence = 91s: longer than node-ttl (90s)");
+}
 
-    config_init(&c);
-    set("health", "127.0.0.1:8080");
-    set("metrics", "127.0.0.1:8081");
-    assert_true(config_finish(&c, &error));
-    set("metrics", "localhost:8080");
-    assert_false(config_finish(&c, &error));
-    assert_string_equal(error.text, "here: metrics: health listens there already");
-    set("health", "127.0.0.1:0");
-    set("metrics", "127.0.0.1:0"); /* any port: two different ones */
-    assert_true(config_finish(&c, &error));
+/* Lines of beacon.conf, and what config_finish says: NULL for good. */
+static const struct {
+    const char *text, *error;
+} together[] = {
+    {"health = 127.0.0.1:8080\nmetrics = 127.0.0.1:8081\n", NULL},
+    {"health = 127.0.0.1:8080\nmetrics = localhost:8080\n",
+     "2: metrics: health listens there already"},
+    {"metrics = 127.0.0.1:8080\nhealth = 127.0.0.1:8080\n",
+     "1: metrics: health listens there already"},
+    {"health = 127.0.0.1:0\nmetrics = 127.0.0.1:0\n", NULL}, /* any port: two different ones */
+    {"health = 127.0.0.1:8080\nmetrics = 127.0.0.2:8080\n", NULL},
+    {"health = 127.0.0.1:8080\nmetrics = [::1]:8080\n", NULL},
+    {"health = :8080\nmetrics = 127.0.0.1:8080\n", "2: metrics: health listens there already"},
+    {"health = 127.0.0.1:8080\nmetrics = :8080\n", "2: metrics: health listens there already"},
+    {"health = :8080\nmetrics = [::1]:8080\n", "2: metrics: health listens there already"},
+    {"health = :8080\nmetrics = 0.0.0.0:8080\n", "2: metrics: health listens there already"},
+    {"health = 0.0.0.0:8080\nmetrics = 192.0.2.1:8080\n",
+     "2: metrics: health listens there already"},
+    {"health = 0.0.0.0:8080\nmetrics = [::1]:8080\n", NULL},
+    {"health = :8080\nmetrics = :8081\nadmin = 127.0.0.1:8081\n",
+     "3: admin: metrics listens there already"},
+    {"health = :8080\nadmin = unix:/run/8080\n", NULL},
+    {"addr = :8080\nhealth = :8080\n", NULL}, /* UDP and TCP */
+    {"health = :443\nkeys = k\ntls-cert = a\ntls-key = b\nwss = :443\n",
+     "5: wss: health listens there already"},
+    {"keys = k\nwss-plain = :443\ntls-cert = a\ntls-key = b\nwss = :443\n",
+     "2: wss-plain: wss listens there already"},
+    {"wss-plain = 127.0.0.1:80\nadmin = localhost:80\nkeys = k\n",
+     "2: admin: wss-plain listens there already"},
+
+    {"wss = :443\ntls-cert = a\ntls-key = b\nkeys = k\n", NULL},
+    {"wss = :443\nkeys = k\n",
+     "1: wss: needs tls-cert and tls-key (behind a TLS proxy, wss-plain needs none)"},
+    {"wss-plain = :80\nkeys = k\n", NULL},
+    {"wss = :443\ntls-cert = a\nkeys = k\n",
+     "2: tls-cert: each certificate needs its key, but tls-cert names 1 and tls-key 0"},
+    {"wss = :443\nkeys = k\ntls-key = a\n",
+     "3: tls-key: each certificate needs its key, but tls-cert names 0 and tls-key 1"},
+    {"wss = :443\ntls-cert = a, b\ntls-key = a\nkeys = k\n",
+     "2: tls-cert: each certificate needs its key, but tls-cert names 2 and tls-key 1"},
+    {"wss = :443\ntls-cert = 1,2,3,4,5,6,7,8\ntls-key = 1,2,3,4,5,6,7,8\nkeys = k\n", NULL},
+    {"wss = :443\ntls-cert = 1,2,3,4,5,6,7,8,9\ntls-key = 1,2,3,4,5,6,7,8,9\nkeys = k\n",
+     "2: tls-cert: more than 8 certificates"},
+    {"tls-cert = a\ntls-key = b\n",
+     "1: tls-cert: not used, since neither wss nor an admin address beyond loopback is set"},
+    {"tls-cert = a\ntls-key = b\nadmin = 127.0.0.1:8081\nwss-plain = :80\nkeys = k\n",
+     "1: tls-cert: not used, since neither wss nor an admin address beyond loopback is set"},
+    {"tls-cert = a\ntls-key = b\nadmin = unix:/run/b\n",
+     "1: tls-cert: not used, since neither wss nor an admin address beyond loopback is set"},
+
+    {"wss-plain = :80\n",
+     "1: wss-plain: nobody could authenticate: set keys, registry-lookup or wss-first-use"},
+    {"wss = :443\ntls-cert = a\ntls-key = b\nwss-plain = :80\n",
+     "1: wss: nobody could authenticate: set keys, registry-lookup or wss-first-use"},
+    {"wss-plain = :80\nwss-first-use = yes\n", NULL},
+    {"wss-plain = :80\nregistry-lookup = json\nregistry = r:9000\n", NULL},
+    {"wss-plain = :80\nregistry = r:9000\n",
+     "1: wss-plain: nobody could authenticate: set keys, registry-lookup or wss-first-use"},
+    {"registry-lookup = json\n", "1: registry-lookup: needs registry, the address to ask"},
+    {"registry-lookup = none\n", NULL},
+    {"registry-lookup = binary\nregistry = [2001:db8::1]:65535\n", NULL},
+#define BAD_REGISTRY(text)                                                                         \
+    {                                                                                              \
+        "registry-lookup = binary\nregistry = " text "\n",                                         \
+            "2: registry = " text ": not a host and port, like registry.example.org:9000, as "     \
+            "registry-lookup needs it"                                                             \
+    }
+    BAD_REGISTRY("r"),
+    BAD_REGISTRY("r:"),
+    BAD_REGISTRY(":9000"),
+    BAD_REGISTRY("r:0"),
+    BAD_REGISTRY("r:65536"),
+    BAD_REGISTRY("r:4294967297"),
+    BAD_REGISTRY("r:90x"),
+    {"registry = r\n", NULL}, /* the Pilot beacon's file may hold anything */
+
+    {"wss-queue = 1MiB\nwss-queue-total = 1MiB\n", NULL},
+    {"wss-queue = 1MiB\nwss-queue-total = 1048575\n",
+     "2: wss-queue-total: wss-queue-total (1048575) is less than wss-queue (1MiB)"},
+    {"wss-queue = 65MiB\n", "1: wss-queue: wss-queue-total (64MiB) is less than wss-queue (65MiB)"},
+    {"wss-queue-total = 128KiB\n",
+     "1: wss-queue-total: wss-queue-total (128KiB) is less than wss-queue (256KiB)"},
+
+#define TOKEN_WRONG "admin-token: must be 16 to 200 visible ASCII characters without blanks"
+#define TOKEN_200 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 X16 "xxxxxxxx"
+    {"admin = 127.0.0.1:8081\n", NULL},
+    {"admin = 127.255.0.1:8081\n", NULL},
+    {"admin = [::1]:8081\nadmin-token = " X16 "\n", NULL},
+    {"admin = unix:/run/b\n", NULL},
+    {"admin-token = \"!#$%&'()*+,-./:;<=~\"\n", NULL},
+    {"admin-token = " TOKEN_200 "\n", NULL},
+    {"admin-token = " TOKEN_200 "x\n", "1: " TOKEN_WRONG},
+    {"admin-token = 123456789012345\n", "1: " TOKEN_WRONG},
+    {"admin-token = \"12345678 12345678\"\n", "1: " TOKEN_WRONG},
+    {"admin-token = \"12345678\t12345678\"\n", "1: " TOKEN_WRONG},
+    {"admin-token = 123456789012345\xc3\xa9\n", "1: " TOKEN_WRONG},
+    {"admin = unix:/run/b\nadmin-token = short\n", "2: " TOKEN_WRONG},
+    {"admin = :8081\nadmin-token = " X16 "\ntls-cert = a\ntls-key = b\n", NULL},
+    {"admin = :8081\ntls-cert = a\ntls-key = b\n",
+     "1: admin: needs admin-token, since others can reach an address beyond loopback"},
+    {"admin = 10.0.0.1:8081\n",
+     "1: admin: needs admin-token, since others can reach an address beyond loopback"},
+    {"admin = [2001:db8::1]:8081\nadmin-token = " X16 "\n",
+     "1: admin: needs tls-cert and tls-key, since admin-token must not cross a network in clear"},
+};
+
+static void test_options_that_go_together(void **state)
+{
+    char want[CONFIG_ERROR_MAX];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof together / sizeof together[0]; i++) {
+        if (!read_as("b.conf", together[i].text))
+            fail_msg("%s", error.text);
+        bool done = config_finish(&c, &error);
+        if (done != (together[i].error == NULL))
+            fail_msg("%s: %s", together[i].text, done ? "taken" : error.text);
+        if (done)
+            continue;
+        snprintf(want, sizeof want, "b.conf:%s", together[i].error);
+        assert_string_equal(error.text, want);
+    }
+}
+
+/* --dev makes the certificate, and nothing else less strict. */
+static void test_dev_is_checked_too(void **state)
+{
+    static const struct {
+        const char *name, *value, *error;
+    } cases[] = {
+        {"shards", "1", NULL},
+        {"wss", ":443", NULL},
+        {"tls-cert", "a",
+         "here: tls-cert: each certificate needs its key, but tls-cert names 1 and tls-key 0"},
+        {"wss-first-use", "false",
+         "--dev: wss: nobody could authenticate: set keys, registry-lookup or wss-first-use"},
+        {"metrics", "127.0.0.1:8081", "--dev: admin: metrics listens there already"},
+        {"admin", ":8082",
+         "here: admin: needs admin-token, since others can reach an address beyond loopback"},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        config_init(&c);
+        set("dev", "true");
+        set(cases[i].name, cases[i].value);
+        bool done = config_finish(&c, &error);
+        if (done != (cases[i].error == NULL))
+            fail_msg("%s: %s", cases[i].name, done ? "taken" : error.text);
+        if (!done)
+            assert_string_equal(error.text, cases[i].error);
+    }
 }
 
 /* Reads a dump of `c` into `other`; both without what a dump leaves out. */
@@ -916,12 +1373,14 @@ static void test_dump_reads_back(void **state)
 static void test_dump_tells_origins_and_no_secret(void **state)
 {
     (void)state;
-    assert_true(read_as("b.conf", "shards = 3\nregistry-admin-token = hunter2\n"));
+    assert_true(
+        read_as("b.conf", "shards = 3\nregistry-admin-token = hunter2\nadmin-token = hunter2\n"));
     char *text = dumped(&c);
     assert_non_null(strstr(text, "[server]\n"));
     assert_non_null(strstr(text, "\nshards = 3 # b.conf:1\n"));
     assert_non_null(strstr(text, "\nmax-nodes = 500000 # default\n"));
     assert_non_null(strstr(text, "\n# registry-admin-token = ******** # b.conf:2\n"));
+    assert_non_null(strstr(text, "\n# admin-token = ******** # b.conf:3\n"));
     assert_null(strstr(text, "hunter2"));
     free(text);
 }
@@ -947,6 +1406,47 @@ static void test_what_needs_a_restart(void **state)
     assert_string_equal(names, "addr,health");
     assert_int_equal(config_needs_restart(&other, &c, names, 8), 2);
     assert_string_equal(names, "addr,he");
+}
+
+/* Names of files; what is in them is read again without a word. */
+static void test_the_edge_needs_a_restart(void **state)
+{
+    static const struct {
+        const char *name, *value;
+    } rows[] = {
+        {"wss", ":443"},
+        {"wss-plain", ":80"},
+        {"tls-cert", "a"},
+        {"tls-key", "b"},
+        {"proxy-protocol-from", "::1"},
+        {"wss-sessions", "1"},
+        {"wss-per-ipv4", "1"},
+        {"wss-per-ipv6-64", "1"},
+        {"wss-handshake-rate", "1"},
+        {"wss-handshake-total", "1"},
+        {"wss-queue", "1MiB"},
+        {"wss-queue-total", "1MiB"},
+        {"wss-legacy-auth", "false"},
+        {"wss-first-use", "true"},
+        {"keys", "k"},
+        {"registry-lookup", "json"},
+        {"admin", "unix:/run/b"},
+        {"admin", "127.0.0.1:1"},
+        {"admin-token", X16},
+        {"beacon-id", "1"},
+        {"registry", "r:1"},
+    };
+    char names[64];
+
+    (void)state;
+    config_init(&other);
+    for (unsigned i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        config_init(&c);
+        set(rows[i].name, rows[i].value);
+        assert_int_equal(config_needs_restart(&other, &c, names, sizeof names), 1);
+        assert_string_equal(names, rows[i].name);
+        assert_int_equal(config_needs_restart(&c, &c, names, sizeof names), 0);
+    }
 }
 
 /* Exactly those that act on rules and the log. */
@@ -993,6 +1493,7 @@ static void test_every_option_is_documented(void **state)
     }
     for (const char *line = help; *line != '\0'; line += strcspn(line, "\n") + 1)
         assert_true(strcspn(line, "\n") <= 100);
+    assert_non_null(strstr(completion, "\n    --config|--tls-cert|--tls-key|--keys)\n"));
     free(help);
     free(man);
     free(completion);
@@ -1006,20 +1507,27 @@ int main(void)
         cmocka_unit_test(test_default_burst_follows_from_the_rate),
         cmocka_unit_test(test_booleans),
         cmocka_unit_test(test_whitelist_is_bounded),
+        cmocka_unit_test(test_prefixes_are_bounded),
+        cmocka_unit_test(test_prefixes_have_what_they_cover),
         cmocka_unit_test(test_text_files),
         cmocka_unit_test(test_json_files),
         cmocka_unit_test(test_nul_bytes_are_refused),
         cmocka_unit_test(test_long_lines_are_refused),
         cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_secrets_in_files),
+        cmocka_unit_test(test_secret_of_the_environment_wins),
         cmocka_unit_test(test_flags),
         cmocka_unit_test(test_file_is_found),
         cmocka_unit_test(test_later_sources_win),
         cmocka_unit_test(test_dev_fills_what_nobody_set),
         cmocka_unit_test(test_global_advertised_address_shuts_private_ones_out),
         cmocka_unit_test(test_options_that_contradict),
+        cmocka_unit_test(test_options_that_go_together),
+        cmocka_unit_test(test_dev_is_checked_too),
         cmocka_unit_test(test_dump_reads_back),
         cmocka_unit_test(test_dump_tells_origins_and_no_secret),
         cmocka_unit_test(test_what_needs_a_restart),
+        cmocka_unit_test(test_the_edge_needs_a_restart),
         cmocka_unit_test(test_what_is_reloadable),
         cmocka_unit_test(test_names_are_told_apart),
         cmocka_unit_test(test_every_option_is_documented),

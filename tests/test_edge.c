@@ -1,31 +1,16 @@
 /* edge - a real edge on the loopback interface, driven over real sockets: what is served, what is
  * refused, and that no client can hold what belongs to others. The .c is included to take its spare
  * descriptor away. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-#include <arpa/inet.h>
-#include <poll.h>
-#include <sys/resource.h>
-#include <cmocka.h>
 #include "wss/edge.c"
+#include "tests/edge_rig.h"
 
-enum { BIG = 16 << 20, LONG_WAIT_MS = 5000 };
-
-static const struct edge_limits relaxed = {.head_ms = 5000,
-                                           .idle_ms = 5000,
-                                           .write_ms = 5000,
-                                           .connections = EDGE_CONNECTIONS_MAX,
-                                           .per_ipv4 = 64,
-                                           .per_ipv6_64 = 16};
+enum { BIG = 16 << 20 };
 
 /* --- the server's side --- */
 
-static void handler(void *arg, const struct http_request *q, struct edge_response *response)
+static void handler(void *arg, const struct edge_request *request, struct edge_response *response)
 {
+    const struct http_request *q = request->http;
     (void)arg;
     if (q->method != HTTP_GET && q->method != HTTP_HEAD) {
         response->status = 405;
@@ -48,19 +33,10 @@ static void handler(void *arg, const struct http_request *q, struct edge_respons
         memcpy(response->body, q->path.at, len); /* an echo: answers can be told apart */
 }
 
-static struct edge *edge;
-static uint16_t port;
-
 static void edge_up_at(const char *at, const struct edge_limits *limits)
 {
-    struct edge_listener listener = {.name = "test", .handler = handler};
-    const char *failed;
-    assert_true(endpoint_parse(at, &listener.at));
-    assert_int_equal(edge_open(&edge, &listener, 1, &failed), 0);
-    assert_null(failed);
-    assert_int_not_equal(listener.at.port, 0);
-    port = listener.at.port;
-    edge_set_limits(edge, limits);
+    edge_open_at(at, (struct edge_listener){.handler = handler, .is_public = true}, limits);
+    assert_int_not_equal(port, 0);
 }
 
 static void edge_up(const struct edge_limits *limits)
@@ -68,166 +44,6 @@ static void edge_up(const struct edge_limits *limits)
     edge_up_at("127.0.0.1:0", limits);
     assert_int_equal(edge_start(edge), 0);
 }
-
-static int edge_down(void **state)
-{
-    (void)state;
-    if (edge)
-        edge_close(edge);
-    edge = NULL;
-    return 0;
-}
-
-/* Counters move on another thread: they get there soon or not at all. */
-static void expect_count(const _Atomic uint64_t *count, uint64_t want)
-{
-    for (int ms = 0; ms < LONG_WAIT_MS && count_read(count) != want; ms += 2)
-        poll(NULL, 0, 2);
-    assert_int_equal(count_read(count), want);
-}
-
-/* --- the client's side --- */
-
-static int64_t now_ms(void)
-{
-    return (int64_t)(edge_clock_ns() / 1000000);
-}
-
-static int client_socket(int family)
-{
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct timeval wait = {.tv_sec = LONG_WAIT_MS / 1000};
-    assert_true(fd >= 0);
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait), 0);
-    return fd;
-}
-
-static void client_connect(int fd, const char *from)
-{
-    struct sockaddr_in name = {.sin_family = AF_INET};
-    if (from) {
-        assert_int_equal(inet_pton(AF_INET, from, &name.sin_addr), 1);
-        assert_int_equal(bind(fd, (struct sockaddr *)&name, sizeof name), 0);
-    }
-    name.sin_port = htons(port);
-    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof name), 0);
-}
-
-static int dial(void)
-{
-    int fd = client_socket(AF_INET);
-    client_connect(fd, NULL);
-    return fd;
-}
-
-/* -1 when the host has no IPv6. */
-static int dial6(void)
-{
-    struct sockaddr_in6 name = {
-        .sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    int fd = client_socket(AF_INET6);
-    if (connect(fd, (struct sockaddr *)&name, sizeof name) == 0)
-        return fd;
-    close(fd);
-    return -1;
-}
-
-static void say_bytes(int fd, const char *bytes, size_t len)
-{
-    for (size_t at = 0; at < len;) {
-        ssize_t n = send(fd, bytes + at, len - at, MSG_NOSIGNAL);
-        assert_true(n > 0);
-        at += (size_t)n;
-    }
-}
-
-static void say(int fd, const char *text)
-{
-    say_bytes(fd, text, strlen(text));
-}
-
-struct answer {
-    int status;
-    size_t body_len; /* as Content-Length says */
-    char head[1024];
-    char body[256]; /* its beginning */
-};
-
-/* Reads exactly the head: what follows is for the next call. False: the stream ended before. */
-static bool hear_head(int fd, struct answer *a)
-{
-    size_t len = 0;
-    memset(a, 0, sizeof *a);
-    while (!strstr(a->head, "\r\n\r\n")) {
-        assert_true(len < sizeof a->head - 1);
-        ssize_t n = recv(fd, a->head + len, 1, 0);
-        if (n == 0 && len == 0)
-            return false;
-        assert_int_equal(n, 1);
-        len++;
-    }
-    assert_memory_equal(a->head, "HTTP/1.1 ", 9);
-    a->status = atoi(a->head + 9);
-    const char *field = strstr(a->head, "\r\nContent-Length: ");
-    assert_non_null(field);
-    a->body_len = strtoul(field + 18, NULL, 10);
-    return true;
-}
-
-static void hear_body(int fd, struct answer *a)
-{
-    static char bytes[65536];
-    for (size_t at = 0; at < a->body_len;) {
-        size_t left = a->body_len - at;
-        ssize_t n = recv(fd, bytes, left < sizeof bytes ? left : sizeof bytes, 0);
-        assert_true(n > 0);
-        for (ssize_t i = 0; i < n && at + (size_t)i < sizeof a->body - 1; i++)
-            a->body[at + (size_t)i] = bytes[i];
-        at += (size_t)n;
-    }
-}
-
-static struct answer hear(int fd)
-{
-    struct answer a;
-    assert_true(hear_head(fd, &a));
-    hear_body(fd, &a);
-    return a;
-}
-
-static struct answer ask(int fd, const char *request)
-{
-    say(fd, request);
-    return hear(fd);
-}
-
-/* The stream ends in order: not with a reset, and with nothing more before. */
-static void expect_end(int fd)
-{
-    char byte;
-    assert_int_equal(recv(fd, &byte, 1, 0), 0);
-    close(fd);
-}
-
-/* The same, and the client need not wait for a time limit of ours. */
-static void expect_end_now(int fd)
-{
-    int64_t start_ms = now_ms();
-    expect_end(fd);
-    assert_true(now_ms() - start_ms < CONN_LINGER_MS / 2);
-}
-
-/* Cut: an end or a reset, but no answer. */
-static void expect_cut(int fd)
-{
-    char byte;
-    ssize_t n = recv(fd, &byte, 1, 0);
-    assert_true(n == 0 || (n < 0 && errno == ECONNRESET));
-    close(fd);
-}
-
-#define HELLO "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 
 /* --- what is served --- */
 
@@ -386,7 +202,9 @@ static const struct {
     {"other version", "GET /x HTTP/2.0\r\nHost: a\r\n\r\n", 505},
     {"chunked", POST "Transfer-Encoding: chunked\r\n\r\n", 501},
     {"unknown coding", POST "Transfer-Encoding: magic\r\n\r\n", 501},
-    {"a body", POST "Content-Length: 1\r\n\r\n", 413},
+    {"a body that is too long", POST "Content-Length: 16385\r\n\r\n", 413},
+    {"a body with PUT", "PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 36\r\n\r\n", 413},
+    {"a body with HEAD", "HEAD /x HTTP/1.1\r\nHost: a\r\nContent-Length: 36\r\n\r\n", 413},
     {"a body with GET", GET "Host: a\r\nContent-Length: 36\r\n\r\n", 413},
 };
 
@@ -459,12 +277,6 @@ static void test_head_is_at_most_8_kib(void **state)
 }
 
 /* --- time --- */
-
-static void expect_between(int64_t value, int64_t least, int64_t most)
-{
-    if (value < least || value > most)
-        fail_msg("%d is not within %d and %d", (int)value, (int)least, (int)most);
-}
 
 static void test_dripping_head_is_cut_at_the_deadline(void **state)
 {
@@ -614,6 +426,39 @@ static void test_source_has_its_cap(void **state)
     close(other);
 }
 
+/* What only operators reach has caps of its own, which clients of the public do not use up. */
+static void test_caps_of_a_private_listener_are_apart(void **state)
+{
+    (void)state;
+    struct edge_limits limits = relaxed;
+    struct edge_listener listeners[] = {
+        {.name = "public", .handler = handler, .is_public = true},
+        {.name = "private", .handler = handler},
+    };
+    const char *failed;
+    int fd[GATE_PER_IPV4], one;
+    limits.per_ipv4 = 1;
+    for (int i = 0; i < 2; i++)
+        assert_true(endpoint_parse("127.0.0.1:0", &listeners[i].at));
+    assert_int_equal(edge_open(&edge, listeners, 2, 0, &failed), 0);
+    edge_set_limits(edge, &limits);
+    assert_int_equal(edge_start(edge), 0);
+    port = listeners[0].at.port;
+    one = dial();
+    assert_int_equal(ask(one, HELLO).status, 200);
+    expect_cut(dial());
+    port = listeners[1].at.port;
+    for (int i = 0; i < GATE_PER_IPV4; i++) {
+        fd[i] = dial();
+        assert_int_equal(ask(fd[i], HELLO).status, 200);
+    }
+    expect_cut(dial());
+    expect_count(&edge_stats(edge)->refused, 2);
+    for (int i = 0; i < GATE_PER_IPV4; i++)
+        close(fd[i]);
+    close(one);
+}
+
 static void test_ipv6_prefix_has_its_cap(void **state)
 {
     (void)state;
@@ -738,7 +583,7 @@ static void test_taken_port_is_an_error_with_a_name(void **state)
     assert_true(endpoint_parse("127.0.0.1:0", &listeners[0].at));
     assert_true(endpoint_parse("127.0.0.1:0", &listeners[1].at));
     listeners[1].at.port = port;
-    assert_int_equal(edge_open(&second, listeners, 2, &failed), -EADDRINUSE);
+    assert_int_equal(edge_open(&second, listeners, 2, 0, &failed), -EADDRINUSE);
     assert_string_equal(failed, "second");
     assert_null(second);
 }
@@ -804,6 +649,7 @@ int main(void)
         TEST(test_client_may_leave_during_an_answer),
         TEST(test_loop_turns_when_idle),
         TEST(test_source_has_its_cap),
+        TEST(test_caps_of_a_private_listener_are_apart),
         TEST(test_ipv6_prefix_has_its_cap),
         TEST(test_full_pool_makes_room),
         TEST(test_without_descriptors_clients_are_turned_away),

@@ -208,10 +208,11 @@ static void test_methods(void **state)
         const char *head;
         enum http_method want;
     } rows[] = {
-        {"GET / HTTP/1.0\r\n\r\n", HTTP_GET},       {"HEAD / HTTP/1.0\r\n\r\n", HTTP_HEAD},
-        {"POST / HTTP/1.0\r\n\r\n", HTTP_POST},     {"PUT / HTTP/1.0\r\n\r\n", HTTP_OTHER},
-        {"GETS / HTTP/1.0\r\n\r\n", HTTP_OTHER},    {"GE / HTTP/1.0\r\n\r\n", HTTP_OTHER},
-        {"OPTIONS / HTTP/1.0\r\n\r\n", HTTP_OTHER}, {"Get / HTTP/1.0\r\n\r\n", HTTP_OTHER},
+        {"GET / HTTP/1.0\r\n\r\n", HTTP_GET},      {"HEAD / HTTP/1.0\r\n\r\n", HTTP_HEAD},
+        {"POST / HTTP/1.0\r\n\r\n", HTTP_POST},    {"PUT / HTTP/1.0\r\n\r\n", HTTP_OTHER},
+        {"DELETE / HTTP/1.0\r\n\r\n", HTTP_OTHER}, {"GETS / HTTP/1.0\r\n\r\n", HTTP_OTHER},
+        {"GE / HTTP/1.0\r\n\r\n", HTTP_OTHER},     {"OPTIONS / HTTP/1.0\r\n\r\n", HTTP_OTHER},
+        {"Get / HTTP/1.0\r\n\r\n", HTTP_OTHER},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct http_request q;
@@ -327,6 +328,32 @@ static void test_write(void **state)
         {{.status = 299, .body_len = SIZE_MAX},
          "HTTP/1.1 299 \r\nContent-Length: 18446744073709551615\r\n"
          "Cache-Control: no-store\r\nConnection: close\r\n\r\n"},
+        {{.status = 200, .keep_alive = true, .fields = "A: b\r\nC: d\r\n"},
+         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+         "Connection: keep-alive\r\nA: b\r\nC: d\r\n\r\n"},
+        {{.status = 405, .allow = "POST", .fields = "A: b\r\n"},
+         "HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+         "Connection: close\r\nAllow: POST\r\nA: b\r\n\r\n"},
+        {{.status = 200, .fields = ""},
+         "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+         "Connection: close\r\n\r\n"},
+        {{.status = 200, .content_type = "text/event-stream", .endless = true},
+         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n"
+         "Connection: close\r\n\r\n"},
+        {{.status = 200, .body_len = 5, .keep_alive = true, .endless = true},
+         "HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"},
+        {{.status = 101, .upgrade = true, .fields = "Upgrade: websocket\r\n"},
+         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
+         "Upgrade: websocket\r\n\r\n"},
+        {{.status = 101, .keep_alive = true, .endless = true, .upgrade = true},
+         "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n"},
+        {{.status = 101}, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n"},
+        {{.status = 426, .upgrade = true, .fields = "Upgrade: websocket\r\n"},
+         "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+         "Connection: close, Upgrade\r\nUpgrade: websocket\r\n\r\n"},
+        {{.status = 426, .upgrade = true, .keep_alive = true},
+         "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nCache-Control: no-store\r\n"
+         "Connection: keep-alive, Upgrade\r\n\r\n"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         uint8_t out[256];
@@ -335,9 +362,12 @@ static void test_write(void **state)
         http_write_head(&w, &rows[i].answer);
         assert_int_equal(written(&w), len);
         assert_memory_equal(out, rows[i].want, len);
-        w = writer_of(out, len - 1);
-        http_write_head(&w, &rows[i].answer);
-        assert_int_equal(written(&w), 0);
+        for (size_t short_of = 1; short_of <= len; short_of++) {
+            w = writer_of(out, len - short_of);
+            http_write_head(&w, &rows[i].answer);
+            assert_true(w.bad);
+            assert_int_equal(written(&w), 0);
+        }
     }
 }
 
@@ -345,9 +375,14 @@ static void test_write(void **state)
 static void test_reason(void **state)
 {
     (void)state;
-    static const int statuses[] = {100, 200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 503, 505};
+    static const int statuses[] = {100, 101, 200, 202, 400, 404, 405, 408, 409, 413,
+                                   414, 415, 417, 422, 426, 431, 501, 503, 505};
     for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++)
         assert_true(strlen(http_reason(statuses[i])) > 0);
+    assert_string_equal(http_reason(202), "Accepted");
+    assert_string_equal(http_reason(409), "Conflict");
+    assert_string_equal(http_reason(415), "Unsupported Media Type");
+    assert_string_equal(http_reason(422), "Unprocessable Content");
     assert_string_equal(http_reason(431), "Request Header Fields Too Large");
     assert_string_equal(http_reason(299), "");
 }

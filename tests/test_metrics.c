@@ -12,7 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "wss/bridge.h"
+#include "wss/keys.h"
 #include "wss/metrics.h"
+
+#define NOT_AFTER "beacon_tls_certificate_not_after_timestamp_seconds"
 
 enum { LANES = 2, NODES = 1000, LINES_MAX = 1000 };
 
@@ -162,7 +166,11 @@ static void test_fresh_page_has_every_series(void **state)
            "beacon_io_batch_packets_count 0", "beacon_io_batch_duration_seconds_sum 0",
            "beacon_http_connections 0", "beacon_http_connections_accepted_total 0",
            "beacon_http_connections_refused_total 0", "beacon_http_requests_total 0",
-           "beacon_http_bad_requests_total 0", "beacon_http_timeouts_total 0");
+           "beacon_http_bad_requests_total 0", "beacon_http_timeouts_total 0",
+           "beacon_tls_handshakes_total{result=\"ok\"} 0", "beacon_wss_sessions 0",
+           "beacon_wss_frames_total{direction=\"out\"} 0",
+           "beacon_wss_closed_total{reason=\"idle\"} 0", "beacon_keys_lookups_total 0",
+           "beacon_proxy_bad_total 0", "# TYPE " NOT_AFTER " gauge");
     assert_true(value_of("beacon_nodes_capacity") >= NODES);
 }
 
@@ -228,8 +236,8 @@ static void test_state_of_the_beacon(void **state)
     admin.receive_buffer = 8388608;
     admin.started_unix_s = 1700000000;
     atomic_store(&admin.draining, true);
-    atomic_store(&admin.reload_ok, true);
-    atomic_store(&admin.reload_unix_s, 1700000001);
+    admin_reloaded(&admin, true, NULL);
+    admin.reload.taken_unix_s = 1700000001;
     atomic_store(&admin.log_suppressed, 12);
     EXPECT("beacon_private_addresses_allowed 1", "beacon_receive_buffer_bytes 8388608",
            "beacon_draining 1", "beacon_config_last_reload_successful 1",
@@ -237,7 +245,7 @@ static void test_state_of_the_beacon(void **state)
            "beacon_log_suppressed_lines_total 12", "process_start_time_seconds 1700000000");
 }
 
-static void no_handler(void *arg, const struct http_request *q, struct edge_response *response)
+static void no_handler(void *arg, const struct edge_request *q, struct edge_response *response)
 {
     (void)arg, (void)q, (void)response;
 }
@@ -249,7 +257,7 @@ static void test_edge_counters_are_shown(void **state)
     struct edge_listener listener = {.name = "test", .handler = no_handler};
     const char *failed;
     assert_true(endpoint_parse("127.0.0.1:0", &listener.at));
-    assert_int_equal(edge_open(&e, &listener, 1, &failed), 0);
+    assert_int_equal(edge_open(&e, &listener, 1, 0, &failed), 0);
     /* The object is not const, only this view of it. */
     struct edge_stats *s = (struct edge_stats *)(uintptr_t)edge_stats(e);
     count_set(&s->accepted, 1);
@@ -258,11 +266,133 @@ static void test_edge_counters_are_shown(void **state)
     count_set(&s->bad_requests, 4);
     count_set(&s->timeouts, 5);
     count_set(&s->connections, 6);
+    count_set(&s->handshakes, 7);
+    count_set(&s->handshake_failures, 8);
+    count_set(&s->handshakes_limited, 9);
+    count_set(&s->proxy_bad, 10);
+    count_set(&s->frames_dropped, 11);
+    count_set(&s->stuck, 12);
+    count_set(&s->queued_bytes, 13);
     admin.edge = e;
     EXPECT("beacon_http_connections_accepted_total 1", "beacon_http_connections_refused_total 2",
            "beacon_http_requests_total 3", "beacon_http_bad_requests_total 4",
-           "beacon_http_timeouts_total 5", "beacon_http_connections 6");
+           "beacon_http_timeouts_total 5", "beacon_http_connections 6",
+           "beacon_tls_handshakes_total{result=\"ok\"} 7",
+           "beacon_tls_handshakes_total{result=\"failed\"} 8",
+           "beacon_tls_handshakes_total{result=\"limited\"} 9", "beacon_proxy_bad_total 10",
+           "beacon_wss_frames_dropped_total 11", "beacon_wss_closed_total{reason=\"stuck\"} 12",
+           "beacon_wss_queued_bytes 13");
     edge_close(e);
+}
+
+static void test_bridge_and_keys_are_shown(void **state)
+{
+    (void)state;
+    char error[KEYS_ERROR_MAX];
+    struct bridge *b;
+    struct events events;
+    events_init(&events);
+    struct keys *k =
+        keys_open(&(struct keys_config){.file = "", .registry = "", .wake = -1}, error);
+    assert_non_null(k);
+    assert_int_equal(bridge_open(&b, &(struct bridge_config){.server = admin.server,
+                                                             .events = &events,
+                                                             .sessions_max = 4}),
+                     0);
+    struct bridge_stats *s = (struct bridge_stats *)(uintptr_t)bridge_stats(b);
+    struct keys_stats *ks = (struct keys_stats *)(uintptr_t)keys_stats(k);
+    _Atomic uint64_t *const counters[] = {&s->sessions,
+                                          &s->waiting,
+                                          &s->upgraded,
+                                          &s->upgrade_failures,
+                                          &s->probes,
+                                          &s->auth_ok,
+                                          &s->auth_failures,
+                                          &s->auth_timeouts,
+                                          &s->auth_unavailable,
+                                          &s->frames_in,
+                                          &s->frames_in_bytes,
+                                          &s->frames_out,
+                                          &s->frames_out_bytes,
+                                          &s->no_session,
+                                          &s->replaced,
+                                          &s->idle,
+                                          &s->closed_bad,
+                                          &ks->lookups,
+                                          &ks->lookup_failures,
+                                          &ks->cache_hits,
+                                          &ks->pins,
+                                          &ks->cached};
+    for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
+        count_set(counters[i], 1 + i);
+    admin.bridge = b;
+    admin.keys = k;
+    EXPECT("beacon_wss_sessions 1", "beacon_wss_connections_waiting 2",
+           "beacon_wss_upgrades_total{result=\"ok\"} 3",
+           "beacon_wss_upgrades_total{result=\"failed\"} 4",
+           "beacon_wss_upgrades_total{result=\"probe\"} 5",
+           "beacon_wss_authentications_total{result=\"ok\"} 6",
+           "beacon_wss_authentications_total{result=\"failed\"} 7",
+           "beacon_wss_authentications_total{result=\"timeout\"} 8",
+           "beacon_wss_authentications_total{result=\"unavailable\"} 9",
+           "beacon_wss_frames_total{direction=\"in\"} 10",
+           "beacon_wss_frame_bytes_total{direction=\"in\"} 11",
+           "beacon_wss_frames_total{direction=\"out\"} 12",
+           "beacon_wss_frame_bytes_total{direction=\"out\"} 13", "beacon_wss_no_session_total 14",
+           "beacon_wss_closed_total{reason=\"replaced\"} 15",
+           "beacon_wss_closed_total{reason=\"idle\"} 16",
+           "beacon_wss_closed_total{reason=\"protocol\"} 17", "beacon_keys_lookups_total 18",
+           "beacon_keys_lookup_failures_total 19", "beacon_keys_cache_hits_total 20",
+           "beacon_keys_pinned 21", "beacon_keys_cached 22", "beacon_keys_file_keys 0");
+    bridge_close(b);
+    keys_close(k);
+}
+
+/* The edge decides frames with a lane of its own: its counters are in the sums, its table not. */
+static void test_edge_lane_is_counted(void **state)
+{
+    (void)state;
+    struct lane *edge = calloc(1, sizeof *edge);
+    assert_non_null(edge);
+    double capacity = value_of("beacon_nodes_capacity");
+    admin.server->edge = edge;
+    count_set(&edge->stats.received, 5);
+    count_set(&stats(0)->received, 7);
+    count_set(&edge->stats.verdict[VERDICT_RELAY_FORWARDED], 3);
+    count_set(&edge->stats.batches, 4);
+    EXPECT("beacon_received_packets_total 12",
+           "beacon_verdicts_total{outcome=\"forwarded\",type=\"relay\",reason=\"\"} 3",
+           "beacon_io_batches_total{shard=\"edge\"} 4", "beacon_io_batches_total{shard=\"0\"} 0",
+           "beacon_shard_ticks_total{shard=\"edge\"} 0", "beacon_shards 2");
+    assert_true(value_of("beacon_nodes_capacity") == capacity);
+    admin.server->edge = NULL;
+    free(edge);
+}
+
+static void certificate(const char *name, int64_t not_after_unix_s)
+{
+    struct admin_certificate *c = &admin.certificate[admin.certificate_count++];
+    snprintf(c->name, sizeof c->name, "%s", name);
+    c->not_after_unix_s = not_after_unix_s;
+}
+
+/* Two certificates may have one name; a name may hold anything. */
+static void test_certificates_have_one_series_a_name(void **state)
+{
+    (void)state;
+    certificate("b.example", 200);
+    certificate("a.example", 100);
+    certificate("b.example", 150);
+    certificate("b.example", 150);
+    certificate("a\"b\\c\nd\xff", 300);
+    EXPECT(NOT_AFTER "{name=\"a.example\"} 100", NOT_AFTER "{name=\"b.example\"} 150",
+           NOT_AFTER "{name=\"a?b?c?d?\"} 300");
+    struct page p = page_read();
+    unsigned series = 0;
+    for (unsigned i = 0; i < p.count; i++)
+        series += strncmp(p.line[i], NOT_AFTER "{", strlen(NOT_AFTER) + 1) == 0;
+    free(p.text);
+    assert_int_equal(series, 3);
 }
 
 static long count_descriptors(void)
@@ -318,6 +448,7 @@ static void test_promtool_finds_nothing(void **state)
     (void)state;
     if (system("command -v promtool >/dev/null 2>&1") != 0)
         skip();
+    certificate("a.example", 100);
     char *text = page_text();
     FILE *tool = popen("promtool check metrics 2>&1", "w");
     assert_non_null(tool);
@@ -340,6 +471,9 @@ int main(void)
         TEST(test_histograms_are_cumulative_and_in_base_units),
         TEST(test_state_of_the_beacon),
         TEST(test_edge_counters_are_shown),
+        TEST(test_bridge_and_keys_are_shown),
+        TEST(test_edge_lane_is_counted),
+        TEST(test_certificates_have_one_series_a_name),
         TEST(test_process_figures_are_measured),
         TEST(test_series_have_heads_and_are_unique),
         TEST(test_promtool_finds_nothing),

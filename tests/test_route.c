@@ -121,7 +121,7 @@ static void check_all(struct model *m)
     assert_int_equal(route_count(m->routes), m->count);
     assert_int_equal(route_count_v4(m->routes), v4);
     m->seed = 0;
-    route_each(m->routes, count_one, m);
+    route_page(m->routes, 0, UINT32_MAX, count_one, m);
     assert_int_equal(m->seed, m->count); /* each node once */
     m->seed = seed;
 }
@@ -137,8 +137,8 @@ static void step_put(struct model *m, uint32_t id, uint32_t now_s)
         .seen_s = now_s,
         .at = random_endpoint(&m->seed),
         .local = (uint8_t)(n >> 8),
-        .class_ = n >> 16 & 3,
-        .flags = n >> 24 & 1 ? ROUTE_WANTS_DEST : 0,
+        .class_ = n >> 16 & 7,
+        .flags = (uint8_t)((n >> 24 & 1 ? ROUTE_WANTS_DEST : 0) | (n >> 25 & 1 ? ROUTE_STREAM : 0)),
     };
     uint8_t key[MSG_KEY_LEN];
     memset(key, (int)(n >> 32 & 0xff), sizeof key);
@@ -231,7 +231,8 @@ static bool goes_first(const struct model *m, const struct route *a, const struc
 static void step_evict(struct model *m)
 {
     struct endpoint newcomer = random_endpoint(&m->seed);
-    bool evicted = route_evict(m->routes, &newcomer);
+    enum route_class class_ = rig_random(&m->seed) >> 32 & 7;
+    bool evicted = route_evict(m->routes, &newcomer, class_);
     struct model_row *victim = NULL;
     for (uint32_t i = 0; i < m->count; i++) {
         const struct route *r = &m->row[i].route;
@@ -250,8 +251,10 @@ static void step_evict(struct model *m)
             first = &m->row[i];
     }
     if (victim) {
+        assert_true(class_ >= victim->route.class_);
         model_drop(m, victim);
-    } else if (m->count > 0) { /* it would only have moved the crowd */
+    } else if (m->count > 0 && class_ >= first->route.class_) { /* it only moved the crowd */
+        assert_int_equal(class_, first->route.class_);
         uint32_t crowd = model_prefix(m, &first->route.at, wide(&first->route.at));
         assert_true(model_prefix(m, &newcomer, wide(&newcomer)) >= crowd);
     }
@@ -452,7 +455,7 @@ static void test_evict_limits(void **state)
     (void)state;
     struct routes *r = routes_new(8);
     struct endpoint newcomer = endpoint_at("203.0.113.200:1");
-    assert_false(route_evict(r, &newcomer)); /* nobody there */
+    assert_false(route_evict(r, &newcomer, ROUTE_UNVERIFIED)); /* nobody there */
     static const struct {
         uint32_t id, seen_s;
         const char *at;
@@ -479,11 +482,85 @@ static void test_evict_limits(void **state)
         struct endpoint at = endpoint_at(cases[i].newcomer);
         struct route got;
         uint32_t id = cases[i].victim;
-        bool evicted = route_evict(r, &at);
+        bool evicted = route_evict(r, &at, ROUTE_UNVERIFIED);
         assert_int_equal(evicted, id != 0);
         if (id && route_find(r, route_hash(r, id), id, &got))
             fail_msg("case %zu: %u is still there", i, id);
     }
+    free(r);
+}
+
+/* The class comes first, on both sides: a crowd does not save a lower one, loneliness not either.
+ */
+static void test_evict_classes(void **state)
+{
+    (void)state;
+    enum { NONE = -1 };
+    static const struct {
+        int held[2]; /* two nodes of one /24, that is a crowd */
+        int newcomer;
+        const char *at;  /* of the newcomer */
+        uint32_t victim; /* 0: none */
+    } cases[] = {
+        {{ROUTE_UNVERIFIED, ROUTE_SIGNED}, ROUTE_UNVERIFIED, "192.0.2.1:1", 1},
+        {{ROUTE_SIGNED, ROUTE_UNVERIFIED}, ROUTE_UNVERIFIED, "192.0.2.1:1", 2},
+        {{ROUTE_SIGNED, ROUTE_KEYED}, ROUTE_UNVERIFIED, "192.0.2.1:1", 0},
+        {{ROUTE_SIGNED, ROUTE_KEYED}, ROUTE_UNVERIFIED, "203.0.113.9:1", 0},
+        {{ROUTE_SIGNED, ROUTE_KEYED}, ROUTE_SIGNED, "192.0.2.1:1", 1},
+        {{ROUTE_KEYED, ROUTE_KEYED}, ROUTE_SIGNED, "192.0.2.1:1", 0},
+        {{ROUTE_KEYED, ROUTE_KEYED}, ROUTE_KEYED, "192.0.2.1:1", 1},
+        {{ROUTE_UNVERIFIED, NONE}, ROUTE_UNVERIFIED, "192.0.2.1:1", 1},
+        {{ROUTE_SIGNED, NONE}, ROUTE_UNVERIFIED, "192.0.2.1:1", 0},
+        {{ROUTE_SIGNED, NONE}, ROUTE_KEYED, "192.0.2.1:1", 1},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct routes *r = routes_new(8);
+        struct endpoint newcomer = endpoint_at(cases[i].at);
+        struct route got;
+        uint32_t nodes = cases[i].held[1] == NONE ? 1 : 2;
+        for (uint32_t id = 1; id <= nodes; id++) {
+            struct route route = {.id = id, .seen_s = id, .at = endpoint_at("203.0.113.1:1")};
+            route.class_ = (uint8_t)cases[i].held[id - 1];
+            assert_int_equal(route_put(r, &route, NULL), ROUTE_INSERTED);
+        }
+        bool evicted = route_evict(r, &newcomer, (enum route_class)cases[i].newcomer);
+        if (evicted != (cases[i].victim != 0))
+            fail_msg("case %zu: evicted %d", i, evicted);
+        for (uint32_t id = 1; id <= nodes; id++)
+            if (route_find(r, route_hash(r, id), id, &got) == (id == cases[i].victim))
+                fail_msg("case %zu: %u", i, id);
+        free(r);
+    }
+}
+
+/* Every class, flag and local address comes back from the row's packed word. */
+static void test_packed_fields(void **state)
+{
+    (void)state;
+    struct routes *r = routes_new(8);
+    static const uint8_t flags[] = {0, ROUTE_WANTS_DEST, ROUTE_STREAM,
+                                    ROUTE_STREAM | ROUTE_WANTS_DEST};
+    for (unsigned class_ = 0; class_ < 8; class_++)
+        for (size_t f = 0; f < COUNT(flags); f++)
+            for (unsigned local = 0; local <= 255; local += 51) {
+                struct route got, route = {.id = 7,
+                                           .seen_s = UINT32_MAX,
+                                           .at = endpoint_at("203.0.113.1:65535"),
+                                           .local = (uint8_t)local,
+                                           .class_ = (uint8_t)class_,
+                                           .flags = flags[f]};
+                route_put(r, &route, NULL);
+                assert_true(route_find(r, route_hash(r, 7), 7, &got));
+                assert_same_route(&got, &route);
+                for (uint32_t n = 0; n < 5; n++) /* ageing touches nothing else */
+                    route_touch(r, route_hash(r, 7), 7, n * ROUTE_AGE_STEP_S);
+                assert_true(route_find(r, route_hash(r, 7), 7, &got));
+                assert_int_equal(got.flags, flags[f] | ROUTE_AGE);
+                assert_int_equal(got.class_, class_);
+                assert_int_equal(got.local, local);
+                assert_int_equal(got.at.port, 65535);
+                assert_true(route_remove(r, 7));
+            }
     free(r);
 }
 
@@ -609,7 +686,7 @@ static void test_age_comes_before_the_crowd(void **state)
     }
     assert_true(endpoint_parse("192.0.2.1:1", &newcomer));
     for (unsigned n = 0; n < NODES - OLD; n++)
-        assert_true(route_evict(r, &newcomer));
+        assert_true(route_evict(r, &newcomer, ROUTE_UNVERIFIED));
     for (uint32_t id = 1; id <= NODES; id++)
         assert_int_equal(route_find(r, route_hash(r, id), id, &got), id <= OLD);
     free(memory);
@@ -626,6 +703,8 @@ int main(void)
         cmocka_unit_test(test_rows_due),
         cmocka_unit_test(test_age_comes_before_the_crowd),
         cmocka_unit_test(test_evict_limits),
+        cmocka_unit_test(test_evict_classes),
+        cmocka_unit_test(test_packed_fields),
         cmocka_unit_test(test_reader_races),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -296,18 +296,71 @@ static void test_rules_settle(void **state)
     rig_close(&r);
 }
 
+/* The edge's lane reads rules too: its thread must have seen the new ones. */
+static void test_rules_settle_at_the_edge(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_open_sessions(&r, 2, 100);
+    struct rules next = r.rules;
+    assert_true(server_rules_settled(r.server));
+    server_set_rules(r.server, &next);
+    server_begin(r.server->lane[0]);
+    server_begin(r.server->lane[1]);
+    assert_false(server_rules_settled(r.server));
+    assert_ptr_equal(r.server->edge->rules, &r.rules);
+    server_begin(r.server->edge);
+    assert_true(server_rules_settled(r.server));
+    assert_ptr_equal(r.server->edge->rules, &next);
+    rig_close(&r);
+}
+
+/* Without a listener for sessions there is no lane for them, and no memory. */
+static void test_edge_only_when_wanted(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct config c;
+        struct rules rules = {.node_ttl_s = 600};
+        uint8_t seed[64] = {1};
+        bool wanted = i > 0;
+        config_init(&c);
+        c.has_wss = c.has_wss_plain = false;
+        size_t without = server_size(&c, 2);
+        c.has_wss = i & 1;
+        c.has_wss_plain = i & 2;
+        size_t size = server_size(&c, 2);
+        assert_int_equal(size >= without + 3 * handoff_size(), wanted);
+        assert_int_equal(size > without, wanted);
+        void *memory = aligned_alloc(64, size);
+        assert_non_null(memory);
+        memset(memory, 0, size);
+        struct server *s = server_init(memory, &c, 2, &rules, seed);
+        assert_int_equal(s->edge != NULL, wanted);
+        for (unsigned l = 0; l < 2; l++)
+            assert_int_equal(s->lane[l]->handoff != NULL, wanted);
+        if (wanted) {
+            assert_int_equal(s->edge->index, s->lane_count);
+            assert_non_null(s->edge->handoff);
+            assert_int_equal(route_capacity(s->edge->routes), 0);
+        }
+        free(memory);
+    }
+}
+
 /* Not a byte beyond what was asked for is touched; a sanitizer would see it. */
 static void test_size(void **state)
 {
     (void)state;
     static const uint32_t nodes[] = {1, 10, 1000, 33333};
-    for (size_t n = 0; n < COUNT(nodes); n++)
+    for (size_t n = 0; n < 2 * COUNT(nodes); n++)
         for (unsigned lanes = 1; lanes <= 4; lanes++) {
             struct config c;
             struct rules rules = {.node_ttl_s = 600};
             uint8_t seed[64] = {1};
             config_init(&c);
-            c.max_nodes = nodes[n];
+            c.max_nodes = nodes[n / 2];
+            c.has_wss = n & 1;
             size_t size = server_size(&c, lanes);
             assert_int_equal(size % 64, 0);
             uint8_t *memory = aligned_alloc(64, size + 64);
@@ -318,10 +371,12 @@ static void test_size(void **state)
             uint64_t room = 0;
             for (unsigned i = 0; i < lanes; i++)
                 room += route_capacity(s->lane[i]->routes);
-            assert_true(room >= nodes[n]);
+            assert_true(room >= nodes[n / 2]);
             struct moment now = {.ns = 1};
             for (unsigned i = 0; i < lanes; i++)
                 server_tick(s->lane[i], &now);
+            if (s->edge)
+                server_tick(s->edge, &now);
             for (int i = 0; i < 64; i++)
                 assert_int_equal(memory[size + (size_t)i], 0xa5);
             free(memory);
@@ -476,6 +531,8 @@ int main(void)
         cmocka_unit_test(test_mailbox_full),
         cmocka_unit_test(test_notify),
         cmocka_unit_test(test_rules_settle),
+        cmocka_unit_test(test_rules_settle_at_the_edge),
+        cmocka_unit_test(test_edge_only_when_wanted),
         cmocka_unit_test(test_size),
         cmocka_unit_test(test_max_nodes_fit),
         cmocka_unit_test(test_service_index),

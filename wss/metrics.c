@@ -1,47 +1,17 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+#include "wss/bridge.h"
+#include "wss/keys.h"
 #include "wss/metrics.h"
+#include "wss/totals.h"
 
 /* X(field): the counters that are a row per shard, because a single bad shard is what they show. */
 #define PER_SHARD(X) X(kernel_drops) X(batches) X(arrivals) X(send_messages) X(rearms) X(ticks)
-
-/* Sums over all lanes: first everything is read, then everything is written. */
-struct totals {
-    uint64_t verdict[VERDICT_COUNT];
-#define X(field, metric, help) uint64_t field;
-    LANE_COUNTERS(X)
-#undef X
-    uint64_t nodes_v4, nodes_v6, capacity;
-    struct totals_histogram {
-        uint64_t bucket[STATS_BUCKETS + 1], sum;
-    } batch_packets, batch_seconds;
-};
-
-static void histogram_sum(struct totals_histogram *t, const struct histogram *h)
-{
-    for (unsigned i = 0; i <= STATS_BUCKETS; i++)
-        t->bucket[i] += count_read(&h->bucket[i]);
-    t->sum += count_read(&h->sum);
-}
-
-static void totals_add(struct totals *t, const struct lane *l)
-{
-    const struct lane_stats *s = &l->stats;
-    for (unsigned i = 0; i < VERDICT_COUNT; i++)
-        t->verdict[i] += count_read(&s->verdict[i]);
-#define X(field, metric, help) t->field += count_read(&s->field);
-    LANE_COUNTERS(X)
-#undef X
-    t->nodes_v4 += count_read(&s->nodes_v4);
-    t->nodes_v6 += count_read(&s->nodes_v6);
-    t->capacity += route_capacity(l->routes); /* fixed at start: safe from any thread */
-    histogram_sum(&t->batch_packets, &s->batch_packets);
-    histogram_sum(&t->batch_seconds, &s->batch_seconds);
-}
 
 /* --- the text format --- */
 
@@ -81,8 +51,10 @@ static void write_histogram(FILE *out, const char *name, const char *help,
 
 /* --- groups of series --- */
 
-static void write_state(FILE *out, const struct admin *a)
+static void write_state(FILE *out, struct admin *a)
 {
+    struct admin_reload reload;
+    admin_last_reload(a, &reload);
     write_head(out, "beacon_build_info", "gauge", "What is running; always 1");
     fprintf(out, "beacon_build_info{version=\"%s\",revision=\"%s\",compiler=\"%s\",io=\"%s\"} 1\n",
             a->version, a->revision, a->compiler, a->io);
@@ -90,11 +62,9 @@ static void write_state(FILE *out, const struct admin *a)
     write_gauge(out, "beacon_draining", "1 while the beacon drains before it ends",
                 atomic_load_explicit(&a->draining, memory_order_relaxed));
     write_gauge(out, "beacon_config_last_reload_successful",
-                "1 when the newest configuration was taken",
-                atomic_load_explicit(&a->reload_ok, memory_order_relaxed));
+                "1 when the newest configuration was taken", reload.ok);
     write_gauge(out, "beacon_config_last_reload_success_timestamp_seconds",
-                "When a configuration was last taken",
-                atomic_load_explicit(&a->reload_unix_s, memory_order_relaxed));
+                "When a configuration was last taken", (uint64_t)reload.taken_unix_s);
     write_gauge(out, "beacon_private_addresses_allowed",
                 "1 when nodes at private addresses may be stored", a->private_allowed);
     write_gauge(out, "beacon_shards", "Threads that serve UDP", a->server->lane_count);
@@ -145,6 +115,10 @@ static void write_per_shard(FILE *out, const char *name, const char *help, const
         const void *at = (const char *)&s->lane[i]->stats + field;
         fprintf(out, "%s{shard=\"%u\"} %" PRIu64 "\n", name, i, count_read(at));
     }
+    if (s->edge) {
+        const void *at = (const char *)&s->edge->stats + field;
+        fprintf(out, "%s{shard=\"edge\"} %" PRIu64 "\n", name, count_read(at));
+    }
 }
 
 static void write_lanes(FILE *out, const struct totals *t, const struct server *s)
@@ -184,6 +158,133 @@ static void write_http(FILE *out, const struct edge *e)
                   count_read(&s->timeouts));
 }
 
+/* --- TLS and WebSocket --- */
+
+/* A name is what a certificate says: all that could end the label or is not ASCII is made a '?'. */
+static void write_label(FILE *out, const char *value)
+{
+    for (; *value; value++)
+        fputc(*value < 0x20 || *value > 0x7e || *value == '"' || *value == '\\' ? '?' : *value,
+              out);
+}
+
+/* Of several certificates of one name (ECDSA and RSA) the one that ends first is the series. */
+static bool is_first_to_end(const struct admin_certificate *c, unsigned count, unsigned i)
+{
+    for (unsigned j = 0; j < count; j++) {
+        bool sooner = c[j].not_after_unix_s < c[i].not_after_unix_s ||
+                      (c[j].not_after_unix_s == c[i].not_after_unix_s && j < i);
+        if (sooner && strcmp(c[j].name, c[i].name) == 0)
+            return false;
+    }
+    return true;
+}
+
+static void write_certificates(FILE *out, struct admin *a)
+{
+    static const char name[] = "beacon_tls_certificate_not_after_timestamp_seconds";
+    struct admin_certificate c[TLS_PAIRS_MAX];
+    unsigned count = admin_read_certificates(a, c);
+    write_head(out, name, "gauge", "When the certificate of this name ends");
+    for (unsigned i = 0; i < count; i++) {
+        if (!is_first_to_end(c, count, i))
+            continue;
+        fprintf(out, "%s{name=\"", name);
+        write_label(out, c[i].name);
+        fprintf(out, "\"} %" PRId64 "\n", c[i].not_after_unix_s);
+    }
+}
+
+static void write_row(FILE *out, const char *name, const char *label, const char *value,
+                      const counter *c)
+{
+    fprintf(out, "%s{%s=\"%s\"} %" PRIu64 "\n", name, label, value, count_read(c));
+}
+
+static void write_tls(FILE *out, const struct edge *e)
+{
+    static const char name[] = "beacon_tls_handshakes_total";
+    static const struct edge_stats none;
+    const struct edge_stats *s = e ? edge_stats(e) : &none;
+    write_head(out, name, "counter", "TLS handshakes by how they ended");
+    write_row(out, name, "result", "ok", &s->handshakes);
+    write_row(out, name, "result", "failed", &s->handshake_failures);
+    write_row(out, name, "result", "limited", &s->handshakes_limited);
+    write_counter(out, "beacon_proxy_bad_total",
+                  "Connections of trusted proxies without a good PROXY header",
+                  count_read(&s->proxy_bad));
+}
+
+static void write_sessions(FILE *out, const struct bridge_stats *b)
+{
+    static const char upgrades[] = "beacon_wss_upgrades_total";
+    static const char proofs[] = "beacon_wss_authentications_total";
+    write_gauge(out, "beacon_wss_sessions", "Nodes connected over WebSocket",
+                count_read(&b->sessions));
+    write_gauge(out, "beacon_wss_connections_waiting",
+                "WebSocket connections that have not authenticated yet", count_read(&b->waiting));
+    write_head(out, upgrades, "counter", "Requests for a WebSocket by how they ended");
+    write_row(out, upgrades, "result", "ok", &b->upgraded);
+    write_row(out, upgrades, "result", "failed", &b->upgrade_failures);
+    write_row(out, upgrades, "result", "probe", &b->probes);
+    write_head(out, proofs, "counter", "Authentications of nodes by how they ended");
+    write_row(out, proofs, "result", "ok", &b->auth_ok);
+    write_row(out, proofs, "result", "failed", &b->auth_failures);
+    write_row(out, proofs, "result", "timeout", &b->auth_timeouts);
+    write_row(out, proofs, "result", "unavailable", &b->auth_unavailable);
+}
+
+static void write_frames(FILE *out, const struct bridge_stats *b)
+{
+    static const char frames[] = "beacon_wss_frames_total";
+    static const char bytes[] = "beacon_wss_frame_bytes_total";
+    write_head(out, frames, "counter", "Messages to and from nodes over WebSocket");
+    write_row(out, frames, "direction", "in", &b->frames_in);
+    write_row(out, frames, "direction", "out", &b->frames_out);
+    write_head(out, bytes, "counter", "Bytes of messages to and from nodes over WebSocket");
+    write_row(out, bytes, "direction", "in", &b->frames_in_bytes);
+    write_row(out, bytes, "direction", "out", &b->frames_out_bytes);
+    write_counter(out, "beacon_wss_no_session_total",
+                  "Messages for a node whose WebSocket session has ended",
+                  count_read(&b->no_session));
+}
+
+static void write_wss(FILE *out, const struct admin *a)
+{
+    static const char closed[] = "beacon_wss_closed_total";
+    static const struct bridge_stats no_bridge;
+    static const struct edge_stats no_edge;
+    const struct bridge_stats *b = a->bridge ? bridge_stats(a->bridge) : &no_bridge;
+    const struct edge_stats *e = a->edge ? edge_stats(a->edge) : &no_edge;
+    write_sessions(out, b);
+    write_frames(out, b);
+    write_counter(out, "beacon_wss_frames_dropped_total",
+                  "Frames dropped because their reader was slow", count_read(&e->frames_dropped));
+    write_head(out, closed, "counter", "WebSocket sessions and streams that we ended");
+    write_row(out, closed, "reason", "replaced", &b->replaced);
+    write_row(out, closed, "reason", "idle", &b->idle);
+    write_row(out, closed, "reason", "protocol", &b->closed_bad);
+    write_row(out, closed, "reason", "stuck", &e->stuck);
+    write_gauge(out, "beacon_wss_queued_bytes", "Bytes that wait for slow readers",
+                count_read(&e->queued_bytes));
+}
+
+static void write_keys(FILE *out, const struct keys *k)
+{
+    static const struct keys_stats none;
+    const struct keys_stats *s = k ? keys_stats(k) : &none;
+    write_gauge(out, "beacon_keys_file_keys", "Keys of the keys file", k ? keys_file_count(k) : 0);
+    write_gauge(out, "beacon_keys_cached", "Answers of the registry that are kept",
+                count_read(&s->cached));
+    write_gauge(out, "beacon_keys_pinned", "Keys kept since their first use", count_read(&s->pins));
+    write_counter(out, "beacon_keys_lookups_total", "Questions to the registry",
+                  count_read(&s->lookups));
+    write_counter(out, "beacon_keys_lookup_failures_total",
+                  "Questions that the registry did not answer", count_read(&s->lookup_failures));
+    write_counter(out, "beacon_keys_cache_hits_total", "Questions answered by what was kept",
+                  count_read(&s->cache_hits));
+}
+
 /* --- the process; where /proc is hidden its figures are 0 --- */
 
 static uint64_t resident_bytes(void)
@@ -210,7 +311,7 @@ static uint64_t open_descriptors(void)
     return count - 1; /* the one that reads */
 }
 
-static void write_process(FILE *out, const struct admin *a)
+static void write_process(FILE *out, struct admin *a)
 {
     struct timespec cpu = {.tv_sec = 0};
     struct rlimit files = {.rlim_cur = 0};
@@ -227,16 +328,18 @@ static void write_process(FILE *out, const struct admin *a)
                 (uint64_t)a->started_unix_s);
 }
 
-void metrics_write(FILE *out, const struct admin *a)
+void metrics_write(FILE *out, struct admin *a)
 {
-    struct totals t = {.nodes_v4 = 0};
-    for (unsigned i = 0; i < a->server->lane_count; i++)
-        totals_add(&t, a->server->lane[i]);
-
+    struct totals t;
+    totals_read(a->server, &t);
     write_state(out, a);
+    write_certificates(out, a);
     write_nodes(out, &t);
     write_verdicts(out, &t);
     write_lanes(out, &t, a->server);
     write_http(out, a->edge);
+    write_tls(out, a->edge);
+    write_wss(out, a);
+    write_keys(out, a->keys);
     write_process(out, a);
 }

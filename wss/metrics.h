@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include "wss/admin.h"
 
-/* Writes all series; each exists from the start with 0. Labels are enums of ours only. Reads the
+/* Writes all series; each exists from the start with 0. Labels are
+ * enums of ours, and the names of our certificates. Reads the
  * lanes' counters without stopping them: one scrape is not one moment. */
-void metrics_write(FILE *out, const struct admin *a);
+void metrics_write(FILE *out, struct admin *a);
 
 #endif

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <openssl/ssl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -108,9 +109,12 @@ static void *prober_run(void *arg)
     struct prober *p = arg;
     do {
         for (unsigned i = 0; i < PROBE_TARGETS; i++) {
-            if (p->at[i].port == 0)
+            const struct probe_target *t = &p->target[i];
+            if (t->at.port == 0)
                 continue;
-            bool answered = stun_probe(&p->at[i], ADMIN_PROBE_WAIT_MS) >= 0;
+            bool answered =
+                (t->how == PROBE_STUN ? stun_probe(&t->at, ADMIN_PROBE_WAIT_MS)
+                                      : http_probe(t, p->context, ADMIN_PROBE_WAIT_MS)) >= 0;
             /* Relaxed: nothing else is published with it. */
             atomic_store_explicit(&p->state[i], answered ? PROBE_OK : PROBE_FAILED,
                                   memory_order_relaxed);
@@ -119,16 +123,24 @@ static void *prober_run(void *arg)
     return NULL;
 }
 
-int prober_start(struct prober *p, const struct endpoint at[static PROBE_TARGETS])
+int prober_start(struct prober *p, const struct probe_target target[static PROBE_TARGETS])
 {
+    bool tls = false;
     for (unsigned i = 0; i < PROBE_TARGETS; i++) {
-        p->at[i] = at[i];
-        atomic_store_explicit(&p->state[i], at[i].port == 0 ? PROBE_OFF : PROBE_STARTING,
+        p->target[i] = target[i];
+        tls |= target[i].how == PROBE_HTTPS && target[i].at.port != 0;
+        atomic_store_explicit(&p->state[i], target[i].at.port == 0 ? PROBE_OFF : PROBE_STARTING,
                               memory_order_relaxed);
     }
+    p->context = tls ? SSL_CTX_new(TLS_client_method()) : NULL;
+    if (tls && !p->context)
+        return -ENOMEM;
     p->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (p->stop < 0)
-        return -errno;
+    if (p->stop < 0) {
+        int error = -errno;
+        SSL_CTX_free(p->context);
+        return error;
+    }
     sigset_t all, before; /* signals are the main thread's: the new one inherits a full mask */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -136,6 +148,7 @@ int prober_start(struct prober *p, const struct endpoint at[static PROBE_TARGETS
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (err < 0) {
         close(p->stop);
+        SSL_CTX_free(p->context);
         return err;
     }
     (void)pthread_setname_np(p->thread, "prober"); /* for people who look at the threads */
@@ -152,6 +165,7 @@ void prober_stop(struct prober *p)
     (void)n;
     pthread_join(p->thread, NULL);
     close(p->stop);
+    SSL_CTX_free(p->context);
     p->started = false;
 }
 

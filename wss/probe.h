@@ -1,4 +1,4 @@
-/* probe - asks our own UDP service a STUN question, as a stranger would.
+/* probe - asks our own services a question, as a stranger would: STUN over UDP, HTTP over TLS.
  *
  * A prober is a thread that asks each of its endpoints every ADMIN_PROBE_CACHE_MS and keeps the
  * newest result, so that whoever wants to know never waits. */
@@ -17,7 +17,18 @@ enum { ADMIN_PROBE_CACHE_MS = 3000, ADMIN_PROBE_WAIT_MS = 500 };
  * finds out whether a request can be sent at all. */
 int64_t stun_probe(const struct endpoint *at, unsigned wait_ms);
 
-enum { PROBE_TARGETS = 2 };
+struct probe_target {
+    struct endpoint at; /* port 0: no such service */
+    enum { PROBE_STUN, PROBE_HTTP, PROBE_HTTPS } how;
+    bool behind_proxy; /* it wants a PROXY header from us */
+};
+
+/* Asks for /health over TCP or TLS (the certificate is not checked: the name is not ours to know)
+ * and wants 200. Being closed before a byte came is good, too: that is overload. As stun_probe. */
+struct ssl_ctx_st;
+int64_t http_probe(const struct probe_target *t, struct ssl_ctx_st *context, unsigned wait_ms);
+
+enum { PROBE_UDP4, PROBE_UDP6, PROBE_WSS, PROBE_TARGETS };
 
 enum probe_state {
     PROBE_STARTING, /* no result yet; also before prober_start */
@@ -30,8 +41,9 @@ enum probe_state {
  * at any time. */
 struct prober {
     /* The starter's. */
-    struct endpoint at[PROBE_TARGETS];
-    int stop; /* eventfd: readable when the thread is to end */
+    struct probe_target target[PROBE_TARGETS];
+    struct ssl_ctx_st *context; /* of the client; NULL when nothing speaks TLS */
+    int stop;                   /* eventfd: readable when the thread is to end */
     pthread_t thread;
     bool started;
     /* The thread writes, any reads. */
@@ -39,7 +51,7 @@ struct prober {
 };
 
 /* Starts the thread; it probes at once. 0 or -errno. */
-int prober_start(struct prober *p, const struct endpoint at[static PROBE_TARGETS]);
+int prober_start(struct prober *p, const struct probe_target target[static PROBE_TARGETS]);
 /* Ends and joins the thread (a running probe is finished first). Nothing when it did not start. */
 void prober_stop(struct prober *p);
 /* The newest result. Any thread. */

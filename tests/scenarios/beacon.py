@@ -114,7 +114,7 @@ class Beacon:
                 try:
                     line = json.loads(text)
                     self.lines.append(line)
-                    if line.get("msg") == "listening":
+                    if line.get("msg") == "listening" and "addr" in line:
                         self.at.setdefault(line["component"], []).append(place(line["addr"]))
                 except (ValueError, KeyError):
                     self.noise.append(text)

@@ -1,0 +1,200 @@
+#include "proto/json.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- UTF-8 --- */
+
+/* What may follow a first byte. The second byte's range shuts out overlong forms, surrogates and
+ * what is past U+10FFFF (RFC 3629, 4). */
+static const struct {
+    uint8_t first_low, first_high;
+    uint8_t len;
+    uint8_t second_low, second_high;
+} utf8_forms[] = {
+    {0x00, 0x7f, 1, 0x00, 0x00}, {0xc2, 0xdf, 2, 0x80, 0xbf}, {0xe0, 0xe0, 3, 0xa0, 0xbf},
+    {0xe1, 0xec, 3, 0x80, 0xbf}, {0xed, 0xed, 3, 0x80, 0x9f}, {0xee, 0xef, 3, 0x80, 0xbf},
+    {0xf0, 0xf0, 4, 0x90, 0xbf}, {0xf1, 0xf3, 4, 0x80, 0xbf}, {0xf4, 0xf4, 4, 0x80, 0x8f},
+};
+enum { UTF8_FORMS = sizeof utf8_forms / sizeof *utf8_forms };
+
+size_t utf8_character(const char *text, size_t len, size_t *ret_bad)
+{
+    const uint8_t *t = (const uint8_t *)text;
+    size_t form = 0, n = 1;
+
+    assert(len > 0);
+    while (form < UTF8_FORMS && t[0] > utf8_forms[form].first_high)
+        form++;
+    if (form == UTF8_FORMS || t[0] < utf8_forms[form].first_low) {
+        *ret_bad = 1;
+        return 0;
+    }
+    uint8_t low = utf8_forms[form].second_low, high = utf8_forms[form].second_high;
+    while (n < utf8_forms[form].len && n < len && t[n] >= low && t[n] <= high) {
+        low = 0x80;
+        high = 0xbf;
+        n++;
+    }
+    if (n == utf8_forms[form].len)
+        return n;
+    *ret_bad = n;
+    return 0;
+}
+
+/* --- texts --- */
+
+static void put(struct json *j, const char *text, size_t len)
+{
+    /* A failed write sticks to the FILE: the caller asks ferror once, at the end. */
+    (void)fwrite(text, 1, len, j->out);
+}
+
+/* U+2028 and U+2029 end a line in old JavaScript, where JSON is often pasted. */
+static bool is_line_separator(const char *c, size_t len)
+{
+    return len == 3 && (memcmp(c, "\xe2\x80\xa8", 3) == 0 || memcmp(c, "\xe2\x80\xa9", 3) == 0);
+}
+
+/* One valid character. The angle brackets and the ampersand need no escape in JSON, but then the
+ * text is harmless in HTML, too. */
+static void put_character(struct json *j, const char *c, size_t len)
+{
+    unsigned char byte = (unsigned char)*c;
+    if (byte == '"' || byte == '\\')
+        fprintf(j->out, "\\%c", byte);
+    else if (byte < 0x20 || byte == 0x7f || byte == '<' || byte == '>' || byte == '&')
+        fprintf(j->out, "\\u%04x", byte);
+    else if (is_line_separator(c, len))
+        fputs(c[2] == '\xa8' ? "\\u2028" : "\\u2029", j->out);
+    else
+        put(j, c, len);
+}
+
+static void put_string(struct json *j, const char *text, size_t len)
+{
+    putc('"', j->out);
+    for (size_t at = 0; at < len;) {
+        size_t bad = 0, n = utf8_character(text + at, len - at, &bad);
+        if (n > 0)
+            put_character(j, text + at, n);
+        else
+            put(j, "\xef\xbf\xbd", 3); /* U+FFFD */
+        at += n > 0 ? n : bad;
+    }
+    putc('"', j->out);
+}
+
+/* --- values --- */
+
+struct json json_of(FILE *out)
+{
+    return (struct json){.out = out};
+}
+
+/* The comma and the name that are due before a value. */
+static void begin(struct json *j, const char *name)
+{
+    if (j->depth == 0) {
+        assert(!name);
+        assert(!j->begun);
+        j->begun = true;
+        return;
+    }
+    unsigned inner = j->depth - 1;
+    assert(j->in_object[inner] == (name != NULL));
+    if (j->has_value[inner])
+        putc(',', j->out);
+    j->has_value[inner] = true;
+    if (name) {
+        put_string(j, name, strlen(name));
+        putc(':', j->out);
+    }
+}
+
+static void nest(struct json *j, const char *name, bool object)
+{
+    assert(j->depth < JSON_DEPTH_MAX);
+    begin(j, name);
+    putc(object ? '{' : '[', j->out);
+    j->in_object[j->depth] = object;
+    j->has_value[j->depth] = false;
+    j->depth++;
+}
+
+void json_open_object(struct json *j, const char *name)
+{
+    nest(j, name, true);
+}
+
+void json_open_array(struct json *j, const char *name)
+{
+    nest(j, name, false);
+}
+
+void json_end(struct json *j)
+{
+    assert(j->depth > 0);
+    j->depth--;
+    putc(j->in_object[j->depth] ? '}' : ']', j->out);
+}
+
+void json_text(struct json *j, const char *name, const char *value)
+{
+    if (value) {
+        json_bytes(j, name, value, strlen(value));
+        return;
+    }
+    begin(j, name);
+    fputs("null", j->out);
+}
+
+void json_bytes(struct json *j, const char *name, const char *bytes, size_t len)
+{
+    begin(j, name);
+    put_string(j, bytes, len);
+}
+
+void json_uint(struct json *j, const char *name, uint64_t value)
+{
+    begin(j, name);
+    fprintf(j->out, "%ju", (uintmax_t)value);
+}
+
+void json_int(struct json *j, const char *name, int64_t value)
+{
+    begin(j, name);
+    fprintf(j->out, "%jd", (intmax_t)value);
+}
+
+/* The shortest of the three that reads back as the same value; 17 digits always do. Assumes the C
+ * locale: another one could write a decimal comma, and nothing here ever sets one. */
+void json_double(struct json *j, const char *name, double value)
+{
+    begin(j, name);
+    if (!isfinite(value)) {
+        fputs("null", j->out);
+        return;
+    }
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        double back = strtod(text, NULL);
+        if (memcmp(&back, &value, sizeof back) == 0)
+            break;
+    }
+    fputs(text, j->out);
+}
+
+void json_bool(struct json *j, const char *name, bool value)
+{
+    begin(j, name);
+    fputs(value ? "true" : "false", j->out);
+}
+
+bool json_whole(const struct json *j)
+{
+    return j->begun && j->depth == 0;
+}

@@ -1,0 +1,21 @@
+#include "wss/page.h"
+
+/* The file as it is, put in by the assembler, which looks for it in the include path. */
+__asm__(".pushsection .rodata\n"
+        ".balign 16\n"
+        ".global status_page\n"
+        ".hidden status_page\n"
+        ".type status_page, @object\n"
+        "status_page:\n"
+        ".incbin \"wss/status.html\"\n"
+        "status_page_end:\n"
+        ".size status_page, status_page_end - status_page\n"
+        ".byte 0\n"
+        ".balign 8\n"
+        ".global status_page_len\n"
+        ".hidden status_page_len\n"
+        ".type status_page_len, @object\n"
+        ".size status_page_len, 8\n"
+        "status_page_len:\n"
+        ".quad status_page_end - status_page\n"
+        ".popsection\n");

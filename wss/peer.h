@@ -1,0 +1,94 @@
+/* peer - one WebSocket connection of the bridge: authenticates, then its frames are decided.
+ *
+ * Private to wss/bridge.c and wss/peer.c, which share the bridge. The edge's thread only. */
+#ifndef BEACON_WSS_PEER_H
+#define BEACON_WSS_PEER_H
+
+#include "proto/siphash.h"
+#include "wss/auth.h"
+#include "wss/bridge.h"
+#include "wss/websocket.h"
+
+#define NS_PER_S UINT64_C(1000000000)
+
+enum peer_state {
+    PEER_CHALLENGED, /* the reply is awaited */
+    PEER_KEY_ASKED,  /* replied; the registry is asked for its key */
+    PEER_OPEN,       /* authenticated: a session */
+    PEER_CLOSING,    /* a close frame is on its way; nothing it says counts any more */
+};
+
+/* What is needed until a peer is authenticated. */
+struct proof {
+    struct auth_challenge challenge;
+    struct auth_reply reply;
+};
+
+/* One WebSocket connection. */
+struct peer {
+    struct session session; /* node_id is 0 until PEER_OPEN */
+    struct bridge *bridge;
+    struct conn *conn;
+    struct websocket *websocket;
+    struct proof *proof; /* NULL when PEER_OPEN */
+    struct peer *next;   /* in its chain of the map */
+    unsigned place;
+    enum peer_state state;
+    unsigned auth_version;
+    bool tls, pinged;
+    uint64_t opened_ns;
+    uint64_t heard_ns; /* the last frame, of any kind */
+    uint64_t here_ns;  /* when the owner of the id was last told; 0: not yet */
+    uint64_t leave_ns; /* told to go by a drain; 0: may stay */
+    uint64_t frames_in, frames_out;
+};
+
+/* A place for each connection, so that a list of them can be read a part at a time. */
+struct place {
+    struct peer *peer; /* NULL: free */
+    unsigned next_free;
+};
+
+struct bridge {
+    struct bridge_config config;
+    struct keys *keys;
+    struct siphash_key key;
+    struct peer **map; /* node id -> session, chains */
+    unsigned map_mask;
+    struct place *places;
+    unsigned first_free, peers;
+    struct outbox out; /* of the edge's lane */
+    bool drains;       /* what the edge's thread knows of the two below */
+    struct bridge_stats stats;
+
+    _Atomic bool drain_wanted;
+    _Atomic unsigned drain_spread_ms;
+};
+
+/* For edge_response.protocol, with a struct peer as state. */
+extern const struct edge_protocol peer_protocol;
+
+/* A connection that is about to be one. NULL: no memory. */
+struct peer *peer_new(struct bridge *b, const struct edge_request *q, unsigned version);
+/* The registry has said something about the id that it claims. */
+void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
+                      const struct keys_answer *answer);
+void peer_say(struct peer *p, const struct conn_turn *turn, enum websocket_opcode opcode,
+              const void *bytes, size_t len);
+/* Must leave at that time, 0: may stay. */
+void peer_leave(struct peer *p, uint64_t at_ns);
+
+/* --- of bridge.c, for peers --- */
+
+struct peer *peer_find(const struct bridge *b, uint32_t node_id);
+void bridge_map_add(struct bridge *b, struct peer *p);
+void bridge_map_remove(struct bridge *b, struct peer *p);
+void bridge_place_take(struct bridge *b, struct peer *p);
+void bridge_place_give(struct bridge *b, unsigned place);
+/* What the edge's lane has for UDP, for other lanes, for sessions: sent now; or only the second. */
+void bridge_flush(struct bridge *b, const struct conn_turn *turn);
+void bridge_wake(struct bridge *b);
+/* The Host field in lower case, as it is signed. False: none, or too long. */
+bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 1]);
+
+#endif
