@@ -82,7 +82,7 @@ long_functions() {
 
 # The brackets keep this file from finding itself.
 unfinished_marks() {
-    files '*' | xargs grep -nIE 'TO[D]O|FIX[M]E|XX[X]' /dev/null
+    files '*' | xargs grep -nIE '\<(TO[D]O|FIX[M]E|XX[X])\>' /dev/null
     true
 }
 
@@ -93,7 +93,7 @@ shell_scripts() {
         *) sh -n "$script" || return 1 ;;
         esac
     done
-    bash -n .ci/run
+    bash -n .ci/run && bash -n deploy/beaconctl.bash
 }
 
 python_files() {
@@ -104,7 +104,7 @@ for name in sys.argv[1:]:
 }
 
 manuals() {
-    for page in "$B"/beacon.8 "$B"/beacon.conf.5; do
+    for page in "$B"/beacon.8 "$B"/beacon.conf.5 "$B"/beaconctl.1; do
         mandoc -T lint -W warning "$page"
     done
 }
@@ -124,7 +124,7 @@ check "each header compiles alone" headers_alone
 check "no unfinished marks" unfinished_marks
 check "shell scripts parse" shell_scripts
 check "Python files compile" python_files
-if [ -e "$B/beacon.8" ] && [ -e "$B/beacon.conf.5" ]; then
+if [ -e "$B/beacon.8" ] && [ -e "$B/beacon.conf.5" ] && [ -e "$B/beaconctl.1" ]; then
     check "man pages" manuals
 else
     skip "man pages" "not built: make"

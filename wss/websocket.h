@@ -69,8 +69,8 @@ struct websocket_message {
 struct websocket;
 struct websocket *websocket_new(void); /* NULL: no memory */
 void websocket_free(struct websocket *w);
-/* Messages are at most `len` bytes from now on (WEBSOCKET_MESSAGE_MAX at first and at most): a client
- * that has not proved anything gets less memory. */
+/* Messages are at most `len` bytes from now on (WEBSOCKET_MESSAGE_MAX at first and at most): a
+ * client that has not proved anything gets less memory. */
 void websocket_limit(struct websocket *w, size_t len);
 
 enum websocket_read {
