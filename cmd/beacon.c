@@ -203,6 +203,7 @@ static bool rules_settled(const struct beacon *b)
             return true;
         for (unsigned i = 0; i < b->server->lane_count; i++)
             shards_wake(b->shards, i);
+        front_wake(&b->front);
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
     }
     return false;

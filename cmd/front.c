@@ -297,8 +297,8 @@ int front_open(struct front *f, const struct config *c, struct server *server,
     admin->bridge = f->bridge;
     err = secrets_open(f);
     admin->keys = f->keys;
-    if (f->bridge)
-        shards_set_edge(shards, edge_wake_fd(f->edge));
+    if (err == 0 && f->bridge)
+        err = shards_set_edge(shards, edge_wake_fd(f->edge));
     return err;
 }
 
@@ -368,6 +368,15 @@ void front_watch(struct front *f)
     events_add(&f->events, false, "certificate", "refused: %s", error);
 }
 
+void front_wake(struct front *f)
+{
+    uint64_t one = 1;
+    if (!f->edge)
+        return;
+    ssize_t n = write(edge_wake_fd(f->edge), &one, sizeof one); /* fails only when it is awake */
+    (void)n;
+}
+
 void front_drain(struct front *f, bool on, unsigned spread_ms)
 {
     atomic_store(&f->admin->draining, on);
@@ -375,9 +384,7 @@ void front_drain(struct front *f, bool on, unsigned spread_ms)
     if (!f->bridge)
         return;
     bridge_drain(f->bridge, on, spread_ms);
-    uint64_t one = 1;
-    ssize_t n = write(edge_wake_fd(f->edge), &one, sizeof one); /* fails only when it is awake */
-    (void)n;
+    front_wake(f);
 }
 
 uint64_t front_sessions(const struct front *f)

@@ -58,6 +58,8 @@ void front_close(struct front *f);
 bool front_reload(struct front *f, char *error, size_t capacity);
 /* Once a second: certificate files that have changed. */
 void front_watch(struct front *f);
+/* Makes the edge's loop turn. */
+void front_wake(struct front *f);
 /* Readiness and sessions; spread over `spread_ms`. */
 void front_drain(struct front *f, bool on, unsigned spread_ms);
 

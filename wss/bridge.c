@@ -6,7 +6,11 @@
 #include <time.h>
 #include "wss/peer.h"
 
-enum { HANDED_A_TURN = 512 }; /* messages of one lane: client connections come in between */
+enum {
+    HANDED_A_TURN = 512, /* messages of one lane: client connections come in between */
+    STALE_A_TURN =
+        16, /* letters about sessions that are no more: they share mailboxes with others */
+};
 
 static const char *const subprotocols[] = {"beacon.v2", "pilot.v1", NULL};
 
@@ -75,6 +79,9 @@ static void row_is_stale(struct bridge *b, uint32_t node_id)
 {
     struct route route;
     count_add(&b->stats.no_session, 1);
+    if (b->stale_left == 0)
+        return;
+    b->stale_left--;
     if (!server_find(b->config.server, node_id, &route) || !(route.flags & ROUTE_STREAM))
         return;
     session_gone(b->config.server->edge, &(struct session){.node_id = node_id, .from = route.at});
@@ -235,6 +242,7 @@ uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
     const struct server *s = b->config.server;
     struct keys_answer answer;
     bool more = false;
+    b->stale_left = STALE_A_TURN;
     drain_turn(b, turn);
     while (keys_take(b->keys, turn->now_ns, &answer))
         key_arrived(b, turn, &answer);
