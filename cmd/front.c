@@ -185,12 +185,17 @@ static uint64_t front_turn(void *arg, const struct conn_turn *turn)
     return bridge_ns < api_ns ? bridge_ns : api_ns;
 }
 
+unsigned front_places(const struct config *c)
+{
+    unsigned sessions = has_sessions(c) ? c->wss_sessions : 0;
+    return sessions + (c->admin.kind == ADMIN_OFF ? 0 : API_STREAMS_MAX);
+}
+
 static int listeners_open(struct front *f)
 {
     const struct config *c = f->config;
     const char *failed = "http";
-    unsigned sessions = has_sessions(c) ? c->wss_sessions : 0;
-    int err = edge_open(&f->edge, f->listener, f->listener_count, sessions, &failed);
+    int err = edge_open(&f->edge, f->listener, f->listener_count, front_places(c), &failed);
     if (err == 0)
         return 0;
     const char *at = "";
@@ -368,7 +373,7 @@ void front_watch(struct front *f)
     events_add(&f->events, false, "certificate", "refused: %s", error);
 }
 
-void front_wake(struct front *f)
+void front_wake(const struct front *f)
 {
     uint64_t one = 1;
     if (!f->edge)

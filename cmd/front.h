@@ -46,6 +46,9 @@ struct front {
 /* What --check-config and a start both must find good: certificates and keys. False: `error`. */
 bool front_check(const struct config *c, char *error, size_t capacity);
 
+/* Connections beyond EDGE_HTTP_CONNECTIONS that may be open: sessions and event streams. */
+unsigned front_places(const struct config *c);
+
 /* Opens listeners; before shards_start. 0 or -errno, EX_CONFIG positive for a bad file; has
  * logged. */
 int front_open(struct front *f, const struct config *c, struct server *server,
@@ -59,7 +62,7 @@ bool front_reload(struct front *f, char *error, size_t capacity);
 /* Once a second: certificate files that have changed. */
 void front_watch(struct front *f);
 /* Makes the edge's loop turn. */
-void front_wake(struct front *f);
+void front_wake(const struct front *f);
 /* Readiness and sessions; spread over `spread_ms`. */
 void front_drain(struct front *f, bool on, unsigned spread_ms);
 

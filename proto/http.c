@@ -409,6 +409,8 @@ void http_write_head(struct writer *w, const struct http_answer *a)
     write_connection(w, a);
     if (a->allow)
         write_field(w, "Allow", a->allow);
+    if (a->secure)
+        write_field(w, "Strict-Transport-Security", "max-age=31536000");
     if (a->fields)
         write_text(w, a->fields);
     write_text(w, "\r\n");

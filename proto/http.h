@@ -67,6 +67,7 @@ struct http_answer {
     const char *fields; /* more fields, each with its CRLF, or NULL */
     bool endless;       /* the body ends with the connection: no Content-Length, "close" */
     bool upgrade;       /* "Upgrade" is among the options of Connection (101: the only one) */
+    bool secure;        /* browsers are to come by https only (RFC 6797) */
 };
 
 /* Status line and fields, the empty line included: Content-Length, Cache-Control: no-store,

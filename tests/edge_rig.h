@@ -87,6 +87,9 @@ static inline int client_socket(int family)
     struct timeval wait = {.tv_sec = LONG_WAIT_MS / 1000};
     assert_true(fd >= 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait), 0);
+    int on = 1; /* what is said in pieces goes in pieces */
+    if (family != AF_UNIX)
+        assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on), 0);
     return fd;
 }
 

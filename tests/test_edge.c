@@ -141,8 +141,7 @@ static void test_head_may_come_in_single_bytes(void **state)
 {
     (void)state;
     edge_up(&relaxed);
-    int fd = dial(), on = 1;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    int fd = dial();
     for (const char *at = HELLO; *at; at++) {
         say_bytes(fd, at, 1);
         poll(NULL, 0, 1);

@@ -72,8 +72,7 @@ static void test_header_says_who_the_client_is(void **state)
         edge_up(&relaxed, tls);
         for (size_t i = 0; i < 2 * COUNT(headers); i++) {
             size_t n = i % COUNT(headers), piece = i < COUNT(headers) ? headers[n].len : 5;
-            int fd = dial(), on = 1;
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+            int fd = dial();
             for (size_t at = 0; at < headers[n].len; at += piece) {
                 size_t left = headers[n].len - at;
                 say_bytes(fd, headers[n].bytes + at, left < piece ? left : piece);

@@ -95,6 +95,7 @@ static size_t write_head(uint8_t head[static CONN_ANSWER_HEAD_MAX], const struct
                             .fields = response->fields,
                             .endless = response->protocol && response->status != 101,
                             .upgrade = upgrade,
+                            .secure = c->listener->tls && c->listener->is_public,
                         });
     assert(written(&w) > 0); /* types, methods and fields are short and ours: they fit */
     return written(&w);

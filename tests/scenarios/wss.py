@@ -46,6 +46,7 @@ def http(case):
             status, fields = s.ask("GET", "/v1/compat")
             equal(status, 426, "plain GET of /v1/compat")
             equal(fields.get("upgrade"), "websocket", "Upgrade of a 426")
+            equal("strict-transport-security" in fields, tls, "Strict-Transport-Security over TLS only")
             equal(s.ask("GET", "/health")[0], 200, "/health")
             equal(s.ask("GET", "/elsewhere")[0], 404, "another path")
             equal(s.ask("POST", "/v1/compat", ["Content-Length: 0"])[0], 405, "POST /v1/compat")
