@@ -360,9 +360,7 @@ static void beacon_close(struct beacon *b)
 static int beacon_open(struct beacon *b)
 {
     unsigned shards = shards_wanted(b->config);
-    unsigned sessions =
-        b->config->has_wss || b->config->has_wss_plain ? b->config->wss_sessions : 0;
-    int err = limits_raise(shards, EDGE_HTTP_CONNECTIONS + sessions);
+    int err = limits_raise(shards, EDGE_HTTP_CONNECTIONS + front_places(b->config));
     if (err == 0)
         err = memory_open(b, shards);
     b->admin.server = b->server;
