@@ -207,9 +207,10 @@ static unsigned shard_turn(struct shard *s, uint64_t timeout_ns)
     unsigned arrivals = s->port->wait(s->io, s->arrivals, timeout_ns);
     struct moment now = moment_now();
     server_begin(s->lane);
+    /* Mail first: a node that was told it is registered is, before anybody's answer to it comes. */
+    s->more_mail = server_mail(s->lane, &now, &s->out);
     if (arrivals > 0)
         batch_input(s, arrivals, &now);
-    s->more_mail = server_mail(s->lane, &now, &s->out);
     shard_flush(s);
     s->port->recycle(s->io);
     wake_others(s);

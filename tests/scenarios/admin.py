@@ -23,6 +23,7 @@ from .wss import C, serving
 ONE = ("mmsg",)  # nothing here depends on the I/O port
 USAGE, UNAVAILABLE, NO_PERMISSION, CONFIG = 2, 69, 77, 78
 CTL = os.path.join(BUILD, "beaconctl")
+NOBODY = 65534
 TOKEN = "0123456789abcdef-token"
 PUBLIC = "11.1.0.1"
 NOTIFY = b"\x0a\x01"
@@ -59,6 +60,12 @@ def fails(at, want, text, *words, **how):
     true(len(err.splitlines()) <= 3, "its message is short: %r" % err)
 
 
+def become_nobody():
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+
+
 def secret_file(folder, text, name="token"):
     path = os.path.join(folder, name)
     with open(path, "w") as f:
@@ -86,10 +93,10 @@ def shows(case):
         udp, ws = Node(b).register(C), WsNode(b, A, SECRET1)
         ws.fence()
         udp.send(relay(C, 4711))  # nobody: a drop
-        b.counts("relay", "not_found", 1)
+        b.counts("relay", "no_route", 1)
         text = good(at, "status")
         for line in (r"beacon +\S+ \(\S+\), ready, up \d+ s, %d shards?, io mmsg$" % case.shards, r"checks .*udp4=ok .*wss=ok",
-                     r"sessions +1$", r"cert +localhost, (29|30) days left$", r"dropped +1 relay: not[_ ]found",
+                     r"sessions +1$", r"cert +localhost, (29|30) days left$", r"dropped +1 relay: no_route",
                      r"config +ok, log level info$", r"nodes +2 \(IPv4 2, IPv6 0\), room for \d+$"):
             true(re.search("^" + line, text, re.M), "status has a line %s: %s" % (line, text))
         status = told(at, "status")
@@ -154,7 +161,7 @@ def over_a_unix_socket(case):
             start_refused("--admin", at, code=UNAVAILABLE, words=("admin", path, "Address already in use"))
             if os.geteuid() == 0:
                 os.chmod(folder, 0o755)
-                fails(at, NO_PERMISSION, "Permission denied", "status", preexec=lambda: os.setuid(65534))
+                fails(at, NO_PERMISSION, "Permission denied", "status", preexec=become_nobody)
             b.process.kill()
             b.process.wait()
         true(os.path.exists(path), "a killed beacon leaves its socket")
@@ -175,17 +182,19 @@ def tokens(case):
             with case.beacon("--admin", "127.0.0.1:0", *flags, env=env) as b:
                 at = plain_at(b)
                 equal(told(at, "--token-file", right, "status")["state"], "ready", "status with the token of a file")
-                equal(good(at, "health", env={"BEACON_ADMIN_TOKEN": TOKEN}), "ok\n", "health with one of the environment")
-                equal(good(at, "health", env={"BEACON_ADMIN_TOKEN_FILE": right}), "ok\n", "with a file that it names")
+                equal(good(at, "log-level", env={"BEACON_ADMIN_TOKEN": TOKEN}), "info\n", "with one of the environment")
+                equal(good(at, "log-level", env={"BEACON_ADMIN_TOKEN_FILE": right}), "info\n", "with a file that it names")
+                fails(at, 1, "both", "status", env={"BEACON_ADMIN_TOKEN": TOKEN, "BEACON_ADMIN_TOKEN_FILE": right})
+                equal(good(at, "health"), "ok\n", "load balancers need no token")
+                fails(at, NO_PERMISSION, "401", "status", env={"BEACON_ADMIN_TOKEN": "", "BEACON_ADMIN_TOKEN_FILE": ""})
                 for how in ({}, {"env": {"BEACON_ADMIN_TOKEN": TOKEN[:-1]}}, {"env": {"BEACON_ADMIN_TOKEN": TOKEN + "x"}}):
                     fails(at, NO_PERMISSION, "401", "status", **how)
                 fails(at, NO_PERMISSION, "401", "--token-file", wrong, "status", env={"BEACON_ADMIN_TOKEN": TOKEN})
                 fails(at, NO_PERMISSION, "401", "drain")
-                fails(at, NO_PERMISSION, "401", "health")
                 fails(at, 1, "No such file", "--token-file", folder + "/none", "status")
                 fails(at, 1, "holds no token", "--token-file", secret_file(folder, "\n", "empty"), "status")
                 equal(curl(b, "/")[0], 200, "the page itself asks for the token")
-                equal(curl(b, "/healthz")[0], 401, "/healthz on the admin listener")
+                equal(curl(b, "/metrics")[0], 401, "/metrics without it")
                 equal(curl(b, "/v1/status", "-H", "Authorization: bearer " + TOKEN)[0], 200, "the scheme in another case")
                 equal(curl(b, "/v1/status", "-H", "Authorization: Basic " + TOKEN)[0], 401, "another scheme")
                 status, text = stream_text(b, "Authorization: Bearer " + TOKEN[::-1])
@@ -222,7 +231,6 @@ def beyond_loopback(case):
         url, known = "https://" + at, ("--ca", certificate.cert, "--token-file", token)
         equal(told(url, *known, "status", space=space)["state"], "ready", "status over https")
         equal(good(url, *known, "drain", space=space), "draining\n", "a command over https")
-        fails(url, 1, "not ready", *known, "--timeout", "5", "reload", space=space) if False else None
         fails(url, UNAVAILABLE, "certificate", "--token-file", token, "status", space=space)
         fails(url, NO_PERMISSION, "401", "--ca", certificate.cert, "status", space=space)
         equal(told(url, "--insecure", "--token-file", token, "status", space=space)["draining"], True, "--insecure")
@@ -268,7 +276,7 @@ def guards(case):
                 (drain + ("-H", "Content-Type: application/jsonx"), 415),
                 (drain + js + ("-H", "Origin: http://evil.example"), 403),
                 (drain + js + ("-H", "Host: evil.example"), 403),
-                (("-X", "GET"), 405), (("-X", "PUT") + js + drain, 405), (("-X", "DELETE"), 405)):
+                (("-X", "GET"), 405), (("-X", "PUT") + js, 405), (("-X", "DELETE"), 405)):
             equal(curl(b, "/v1/drain", *words)[0], want, "/v1/drain with %s" % (words,))
         bodies = ("", "{", "[]", "true", '"on"', "{}", '{"on":1}', '{"on":"true"}', '{"on":null}', '{"off":true}',
                   '{"on":true,"more":1}', '{"on":true,"on":false}', '{"on":true} x', "\xff", '{"on":true,"":[' + "[" * 3000,
@@ -353,9 +361,9 @@ def reload_tells_the_error(case):
             equal((code, json.loads(out)["ok"]), (1, False), "a refused reload with --json")
             os.unlink(path)
             fails(at, 1, "No such file", "reload")
-            write(path, "max-nodes = 9999\n\n")
+            write(path, "wss-sessions = 100\n")
             equal(good(at, "reload"), "reloaded\n", "the repaired file")
-            true("max-nodes" in b.wait_log("changed options need a restart")["options"], "what waits for a restart")
+            true("wss-sessions" in b.wait_log("changed options need a restart")["options"], "what waits for a restart")
             started = [subprocess.Popen([CTL, "--admin", at, "reload"], stdout=subprocess.PIPE, text=True) for _ in range(10)]
             equal({p.communicate()[0] for p in started}, {"reloaded\n"}, "ten at once, each is told how its own ended")
             equal(b.metric("beacon_config_last_reload_successful"), 1, "in the end")
@@ -469,11 +477,11 @@ def talkers(case):
             if number % 500 == 0:
                 target.drain(0.001)
         ws.fence()
-        sent = b.verdict("relay", "forwarded") if not SLOW else 0
-        eventually("the window ends", lambda: told(at, "talkers")["talkers"], seconds=13 - (time.monotonic() - began))
+        eventually("the windows of the shard and of the edge end", lambda: len(told(at, "talkers")["talkers"]) >= 2,
+                   seconds=13 - (time.monotonic() - began))
         named = told(at, "talkers")["talkers"]
         equal([(t["node_id"], t["endpoint"]) for t in named][:2], [(77, "%s:%d" % loud.at), (A, "%s:%d" % ws.at)],
-              "the loud one and the second (%d forwarded)" % sent)
+              "the loud one and the second")
         within(named[0]["packets"], 4500, 7500, "its relays, an estimate")
         within(named[0]["bytes"] / named[0]["packets"], 990, 1015, "bytes of each")
         line = good(at, "talkers").splitlines()[1].split()
@@ -554,12 +562,12 @@ def events(case):
         bad = WsNode(b, A, SECRET2, authenticate=False)
         bad.reply()
         bad.closes(1008, "auth failed")
-        again.wait("session") if False else None
+        equal(again.wait("auth")[1]["text"], "refused node %d from %s:%d" % ((A,) + bad.at), "a stranger's failure")
 
 
 @scenario(io=ONE)
 def many_event_streams(case):
-    """Two hundred, of which half do not read: those are cut off, the others and UDP notice nothing."""
+    """Two hundred, of which half do not read: the others hear everything at once, and UDP is served."""
     with serving(case, "--admin", "127.0.0.1:0") as b:
         at, readers, stuck = plain_at(b), [], []
         for number in range(200):
@@ -570,9 +578,7 @@ def many_event_streams(case):
         equal(told(at, "status")["http"]["streams"], 200, "the streams")
         node = Node(b).register(C)
         worst = 0.0
-        for turn in range(3):
-            for _ in range(100):
-                good(at, "log-level") if turn == 9 else None
+        for _ in range(3):
             began = time.monotonic()
             good(at, "drain"), good(at, "undrain")
             for s in readers:
