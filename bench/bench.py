@@ -19,12 +19,13 @@ import tempfile
 import time
 
 sys.dont_write_bytecode = True  # no __pycache__ in the source tree
+import edge
 from cells import ANSWERS, CELLS
 from processes import (B, Failure, Load, Server, child_setup, cpu_model, cpu_ns, cpus, free_port,
                        rss_mb, udp_port)
-from report import goals_of, print_results
+from report import goal, goals_of, print_results, print_rows
 
-PARTS = ("codec", "relay", "answer", "latency", "memory")
+PARTS = ("codec", "relay", "answer", "latency", "memory", "edge")
 NODES = 100_000
 UNLIMITED = ["--relay-rate", "10000000", "--relay-ip-rate", "10000000", "--reply-rate", "0", "--reply-total", "0",
              "--nursery-percent", "0"]
@@ -36,7 +37,7 @@ def say(text):
 
 class Bench:
     def __init__(self, options, stack):
-        self.options, self.stack = options, stack
+        self.options, self.stack, self.say = options, stack, say
         self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="beacon-bench-"))
         self.server_cpu, self.load_cpu = cpus()
         self.loads, self.problems, self.skipped = {}, [], []
@@ -230,6 +231,9 @@ class Bench:
         server.close()
         return table
 
+    def edge(self):
+        return edge.Edge(self).run(self.options.edge)
+
 
 def parse():
     p = argparse.ArgumentParser(description="CPU cost, latency and memory of the beacon")
@@ -237,10 +241,13 @@ def parse():
     p.add_argument("--quick", action="store_true", help="2 rounds of 0.3 s: a first impression")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--only", default=",".join(PARTS), help="of " + ",".join(PARTS))
+    p.add_argument("--edge", default=",".join(edge.PARTS), help="of " + ",".join(edge.PARTS))
     options = p.parse_args()
-    options.only = options.only.split(",")
+    options.only, options.edge = options.only.split(","), options.edge.split(",")
     if not set(options.only) <= set(PARTS) or options.rounds < 1:
         p.error("--only takes " + ",".join(PARTS) + "; --rounds at least 1")
+    if not set(options.edge) <= set(edge.PARTS):
+        p.error("--edge takes " + ",".join(edge.PARTS))
     options.seconds, options.packets, options.idle_seconds = 0.5, 2000, 5.0
     if options.quick:
         options.rounds, options.seconds, options.packets = 2, 0.3, 500
@@ -254,7 +261,7 @@ def main():
         bench = Bench(options, stack)
         if {"relay", "answer", "latency"} & set(options.only):
             bench.start_variants()
-        for part in ("relay", "answer", "latency", "codec", "memory"):
+        for part in ("relay", "answer", "latency", "codec", "memory", "edge"):
             if part in options.only:
                 try:
                     results[part] = getattr(bench, part)()
@@ -265,10 +272,13 @@ def main():
             "load_cpu": bench.load_cpu,
             "window": min((load.window for load in bench.loads.values()), default=0)}
         results["skipped"], results["problems"] = bench.skipped, bench.problems
-    results["goals"] = goals_of(results)
+    figures = results.get("edge", {})
+    results["goals"] = goals_of(results) + [goal(*row) for row in edge.goals_of(figures)]
     if options.json:
         print(json.dumps(results, indent=1))
     else:
+        for title, rows in edge.tables_of(figures):
+            print_rows(title, rows)
         print_results(results)
     return 1 if results["problems"] else 0
 

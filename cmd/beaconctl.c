@@ -70,7 +70,9 @@ static int refused(const struct answer *a)
     fputc('\n', stderr);
     json_decref(body);
     if (a->status == 401)
-        fputs("hint: give the token by --token-file or BEACON_ADMIN_TOKEN\n", stderr);
+        fputs("hint: the option admin-token of the beacon; give it by --token-file or in "
+              "BEACON_ADMIN_TOKEN\n",
+              stderr);
     return a->status == 401 ? EX_NOPERM : EXIT_FAILURE;
 }
 
@@ -368,7 +370,8 @@ static int print_help(void)
     fputs("\n"
           "  --admin ADDR       unix:PATH, HOST:PORT, http://HOST:PORT or https://HOST:PORT;\n"
           "                     else $BEACON_ADMIN, unix:" ADMIN_SOCKET " or " ADMIN_TCP "\n"
-          "  --token-file FILE  the admin token; else $BEACON_ADMIN_TOKEN\n"
+          "  --token-file FILE  the admin token; else $BEACON_ADMIN_TOKEN, or the file that\n"
+          "                     $BEACON_ADMIN_TOKEN_FILE names\n"
           "  --json             print what the beacon answers\n"
           "  --limit N          of nodes and sessions, at most so many\n"
           "  --timeout S        for each request, 10 s\n"

@@ -14,7 +14,10 @@ static bool token_read(char ret[static TOKEN_MAX], const char *file, char *error
     size_t len = fread(ret, 1, TOKEN_MAX, f);
     bool whole = len < TOKEN_MAX && !ferror(f);
     fclose(f);
-    while (whole && len > 0 && strchr(" \t\r\n", ret[len - 1]))
+    const char *line_end = memchr(ret, '\n', len); /* the first line, as the beacon reads it */
+    if (line_end)
+        len = (size_t)(line_end - ret);
+    while (whole && len > 0 && strchr(" \t\r", ret[len - 1]))
         len--;
     if (!whole || len == 0) {
         snprintf(error, size, "%s holds no token", file);
@@ -33,10 +36,23 @@ static bool is_sendable(const char *token)
     return true;
 }
 
+/* NULL when it is not set; empty counts as that, too. */
+static const char *environment(const char *name)
+{
+    const char *value = getenv(name);
+    return value && *value ? value : NULL;
+}
+
 bool token_take(char ret[static TOKEN_MAX], const char *file, char *error, size_t size)
 {
-    const char *given = getenv("BEACON_ADMIN_TOKEN");
+    const char *given = file ? NULL : environment("BEACON_ADMIN_TOKEN");
+    if (!file)
+        file = environment("BEACON_ADMIN_TOKEN_FILE");
     ret[0] = '\0';
+    if (file && given) {
+        snprintf(error, size, "BEACON_ADMIN_TOKEN and BEACON_ADMIN_TOKEN_FILE are both set");
+        return false;
+    }
     if (file) {
         if (!token_read(ret, file, error, size))
             return false;

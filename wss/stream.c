@@ -35,9 +35,36 @@ ssize_t stream_discard(struct stream *s)
 
 /* --- TLS --- */
 
-/* SSL_get_error looks at the thread's queue of errors and at errno. */
-static void tls_begin(void)
+/* SSL_read goes on from one KeyUpdate to the next, and from one refused renegotiation to the next,
+ * for as long as they come in: a client that never pauses would have the thread for itself. They
+ * are counted here ... */
+static void tls_message_passed(int sent, int version, int type, const void *bytes, size_t len,
+                               SSL *ssl, void *arg)
 {
+    struct stream *s = arg;
+    (void)sent, (void)version, (void)bytes, (void)len, (void)ssl;
+    if (type == SSL3_RT_HANDSHAKE || type == SSL3_RT_ALERT)
+        s->messages++;
+}
+
+/* ... and end with what has been read already: too many make the next read of the socket fail. */
+static long tls_before_read(BIO *bio, int operation, const char *bytes, size_t len, int argi,
+                            long argl, int result, size_t *processed)
+{
+    const void *arg = BIO_get_callback_arg(bio);
+    const struct stream *s = arg;
+    (void)bytes, (void)len, (void)argi, (void)argl, (void)processed;
+    if (operation != BIO_CB_READ || s->messages <= STREAM_MESSAGES_MAX)
+        return result;
+    BIO_clear_retry_flags(bio);
+    return -1;
+}
+
+/* SSL_get_error looks at the thread's queue of errors and at errno. */
+static void tls_begin(struct stream *s)
+{
+    SSL_set_msg_callback_arg(s->ssl, s); /* each time: a stream may move */
+    BIO_set_callback_arg(SSL_get_rbio(s->ssl), (void *)s);
     ERR_clear_error();
     errno = 0;
 }
@@ -77,7 +104,7 @@ static int tls_failed(struct stream *s, int result, int direction, bool *wants_o
 static ssize_t tls_read_record(struct stream *s, uint8_t *bytes, size_t len)
 {
     size_t n;
-    tls_begin();
+    tls_begin(s);
     int result = SSL_read_ex(s->ssl, bytes, len, &n);
     if (result == 1)
         return (ssize_t)n;
@@ -122,7 +149,7 @@ static ssize_t tls_write(struct stream *s, const void *bytes, size_t len)
      * have to offer all of it again. */
     if (len > SSL3_RT_MAX_PLAIN_LENGTH)
         len = SSL3_RT_MAX_PLAIN_LENGTH;
-    tls_begin();
+    tls_begin(s);
     int result = SSL_write_ex(s->ssl, bytes, len, &n);
     if (result == 1)
         return (ssize_t)n;
@@ -141,7 +168,11 @@ int stream_start_tls(struct stream *s, struct tls *t)
 {
     assert(!s->ssl);
     s->ssl = tls_accept(t, s->fd);
-    return s->ssl ? 0 : -ENOMEM;
+    if (!s->ssl)
+        return -ENOMEM;
+    SSL_set_msg_callback(s->ssl, tls_message_passed);
+    BIO_set_callback_ex(SSL_get_rbio(s->ssl), tls_before_read);
+    return 0;
 }
 
 int stream_handshake(struct stream *s)
@@ -150,7 +181,7 @@ int stream_handshake(struct stream *s)
     if (s->broken)
         return -EPROTO;
     s->read_wants_write = false;
-    tls_begin();
+    tls_begin(s);
     int result = SSL_do_handshake(s->ssl);
     if (result == 1)
         return 0;
@@ -190,7 +221,7 @@ void stream_shut(struct stream *s)
 {
     /* A full socket loses the close_notify; the FIN behind it is then all that we can say. */
     if (s->ssl && !s->broken && SSL_is_init_finished(s->ssl)) {
-        tls_begin();
+        tls_begin(s);
         (void)SSL_shutdown(s->ssl);
         ERR_clear_error();
     }

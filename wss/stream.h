@@ -11,6 +11,8 @@
  * After -EAGAIN from stream_write the same bytes must be offered again first, and not fewer; they
  * may have moved, and more may stand behind them.
  *
+ * A client that updates its keys, or asks to renegotiate, without end is an -errno, too.
+ *
  * OpenSSL writes with write(2): the process must ignore SIGPIPE. One connection's TLS error never
  * shows in another. The edge's thread only. */
 #ifndef BEACON_WSS_STREAM_H
@@ -25,6 +27,7 @@
 enum {
     STREAM_RECORDS_A_READ = 16, /* of TLS; a peer may put a byte in each */
     STREAM_DISCARD_A_CALL = 4096,
+    STREAM_MESSAGES_MAX = 256, /* of TLS that are no data, in the life of a connection */
 };
 
 struct stream {
@@ -35,6 +38,7 @@ struct stream {
     bool starved;   /* TLS has not one whole record left: only the socket can bring more */
     bool end_waits; /* a read met it behind its last bytes; the next one returns `end` */
     int end;
+    unsigned messages; /* handshake messages and alerts, both ways */
 };
 
 void stream_open(struct stream *s, int fd);

@@ -63,9 +63,9 @@ def renewed_on_hup(case):
         udp.send(relay(C, A, b"old session"))
         ws.expect(delivered(C, b"old session"), "a session that began with the old one lives on")
         WsNode(b, C, bytes(range(32))).fence()
-        within(b.metric("beacon_tls_certificate_not_after_timestamp_seconds", name="localhost") - time.time(),
+        within(b.metric("beacon_tls_certificate_not_after_timestamp_seconds") - time.time(),
                5 * 86400 - 120, 5 * 86400, "the metric is of the new one")
-        equal([c["days_left"] for c in told(plain_at(b), "status")["certificates"]], [4], "so is the status")
+        true(told(plain_at(b), "status")["certificates"][0]["days_left"] in (4, 5), "so is the status")
         warning = [line["warning"] for line in b.lines if line.get("warning")]
         true(any("localhost" in w and "expire" in w for w in warning), "a warning that it ends soon: %s" % warning)
     own.close()
@@ -271,7 +271,7 @@ def readable_by_its_user_only(case):
         os.symlink(os.path.join("live", os.path.basename(path)), path)
     code, _, err = as_nobody(folder, *listen)
     equal(code, CONFIG, "exit code with a closed folder behind the link; stderr %r" % err)
-    for word in ("nobody", own.cert, "live", "0700"):
+    for word in ("nobody", own.cert, "link"):
         true(word in err, "the message says %s: %r" % (word, err))
     keys = secret_file(folder, "1 %s\n" % ("A" * 43 + "="), "keys")
     os.chmod(os.path.join(folder, "live"), 0o711)
@@ -288,6 +288,14 @@ def as_nobody(folder, *flags):
     return done.returncode, done.stdout, done.stderr
 
 
+def reload(b, message, what):
+    """The line that the log has of it."""
+    seen = len(b.lines)
+    b.signal(signal.SIGHUP)
+    return eventually("the log line %r %s" % (message, what),
+                      lambda: [line for line in b.lines[seen:] if line.get("msg") == message])[0]
+
+
 @scenario(io=ONE)
 def a_bad_one_changes_nothing(case):
     """The old pair is served on, the log and an event say why; a good pair is then taken at once."""
@@ -295,24 +303,22 @@ def a_bad_one_changes_nothing(case):
     with serving(case, *FREE, certificate=own) as b:
         ws, events = WsNode(b, A, SECRET1), Events(b)
         now = serial(own.cert)
-        for number, (what, words, spoil) in enumerate(faults(own, own.folder.name)):
+        for what, words, spoil in faults(own, own.folder.name):
             if what == "a key of 1024 bits":
                 continue  # a whole second longer, and nothing new
-            seen = len(b.lines)
             spoil()
-            b.signal(signal.SIGHUP)
-            refused = eventually("the refusal of " + what, lambda: [
-                line for line in b.lines[seen:] if line.get("msg") == "reload refused, the old configuration stays"])
+            refused = reload(b, "reload refused, the old configuration stays", "after " + what)
             for word in words:
-                true(word in refused[0]["error"], "%s: the log says %r: %s" % (what, word, refused[0]))
-            events.wait("reload", "")
+                true(word in refused["error"], "%s: the log says %r: %s" % (what, word, refused))
             equal(served(b)[0], now, "the certificate after %s" % what)
             renew(own)
-            b.signal(signal.SIGHUP)
-            events.wait("reload", "taken")
+            reload(b, "reloaded", "after the repair of " + what)
             now = serial(own.cert)
             equal(served(b)[0], now, "the certificate after the repair of %s" % what)
         ws.fence()
+        for what, words, _ in faults(own, own.folder.name)[:2]:
+            text = events.wait("reload", words[0])[1]["text"]
+            true(all(word in text for word in words[:2]), "an event says it of %s, too: %s" % (what, text))
         equal(b.metric("beacon_config_last_reload_successful"), 1, "in the end")
     own.close()
 
@@ -355,13 +361,24 @@ def a_missing_file_changes_nothing(case):
     own.close()
 
 
+def expire(own):
+    """The same pair, but of the year 2020: only openssl ca signs for the past."""
+    folder, old = own.folder.name, own.cert + ".old"
+    secret_file(folder, "", "database")
+    secret_file(folder, "[ca]\ndefault_ca = own\n[own]\ndatabase = %s/database\nnew_certs_dir = %s\nrand_serial = yes\n"
+                "default_md = sha256\npolicy = names\n[names]\ncommonName = supplied\n" % (folder, folder), "ca.conf")
+    for command in (["req", "-new", "-key", own.key, "-subj", "/CN=localhost", "-out", folder + "/csr"],
+                    ["ca", "-batch", "-config", folder + "/ca.conf", "-selfsign", "-keyfile", own.key, "-in", folder + "/csr",
+                     "-notext", "-out", old, "-startdate", "20200101000000Z", "-enddate", "20200201000000Z"]):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    os.replace(old, own.cert)
+
+
 @scenario(io=ONE)
 def an_expired_one_warns(case):
     """A node that does not look at dates is still served; the operator hears of it."""
     own = Certificate()
-    subprocess.run(["openssl", "x509", "-in", own.cert, "-signkey", own.key, "-days", "-2", "-out", own.cert + ".old"],
-                   check=True, capture_output=True)
-    os.replace(own.cert + ".old", own.cert)
+    expire(own)
     with serving(case, *FREE, certificate=own) as b:
         true("expired on" in b.wait_log("certificate", level="warn")["warning"], "the warning")
         WsNode(b, A, SECRET1).fence()
@@ -418,7 +435,7 @@ def nothing_in_clear(case):
     with serving(case, certificate=own) as b:
         equal(listening(b.process.pid), sorted(at[1] for name in ("health", "metrics", "wss") for at in b.at[name]),
               "the listening ports")
-        for first in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n\r\n", b"\r\n\r\n", b"\x00" * 64):
+        for first in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n\r\n", b"\r\n" * 9, b"\x00" * 64):
             s = Stream(b, "wss", tls=False, first=first)
             true(s.ended(8), "the connection ends after %r" % first)
             true(b"HTTP" not in s.input and len(s.input) <= 7, "nothing but a TLS alert: %r" % s.input)

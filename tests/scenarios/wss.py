@@ -205,6 +205,7 @@ def moves_between_transports(case):
         ws = WsNode(b, A, SECRET1)  # its key is in the file: at once
         ws.fence()
         eventually("relays reach the WebSocket", lambda: reached(peer, ws, b"2"))
+        node.drain(0.1)  # what was relayed before its owner had heard of the move
         node.silent(what="the UDP side it has left")
         node.send(discover(A))
         node.receive(what="reply, though refused")
