@@ -59,7 +59,8 @@ static void begin(struct churn *h)
 {
     struct wsclient *c = &h->place[h->next];
     h->next = (h->next + 1) % PLACES;
-    uint32_t source_ip = STRANGERS_HANDSHAKE_IPS + (uint32_t)(h->begun % h->run->sources);
+    uint32_t source_ip =
+        STRANGERS_HANDSHAKE_IPS + wsclient_spread((uint32_t)(h->begun % h->run->sources));
     h->begun++;
     if (c->state != WSCLIENT_NONE) {
         h->failed++;

@@ -21,7 +21,7 @@ void swarm_open(struct swarm *s)
     for (unsigned i = 0; i < s->count; i++) {
         s->client[i].fd = -1;
         s->client[i].node_id = SWARM_FIRST_ID + i;
-        s->client[i].source_ip = SWARM_SOURCES + i / s->per_source;
+        s->client[i].source_ip = SWARM_SOURCES + wsclient_spread(i / s->per_source);
     }
 }
 

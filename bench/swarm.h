@@ -11,7 +11,7 @@
 
 enum {
     SWARM_FIRST_ID = 1,
-    SWARM_SOURCES = 0x7f010000, /* 127.1.0.0 and on */
+    SWARM_SOURCES = 0x7f100000, /* 127.16.0.0 to 127.31.255.255 */
     SWARM_AT_ONCE = 256,        /* so many may be on their way to being open */
     SWARM_SMALL_RCVBUF = 4096,
     SWARM_OTHERS_MAX = 2,

@@ -15,6 +15,13 @@
 
 enum { WSCLIENT_SERVER_IP = 0x7f000001 };
 
+/* The n-th address of 127.0.0.0/12, so that neighbours stand in different /16s, then in different
+ * /24s: networks have budgets, too. */
+static inline uint32_t wsclient_spread(uint32_t n)
+{
+    return (n & 15) << 16 | (n >> 4 & 255) << 8 | n >> 12;
+}
+
 enum wsclient_goal {
     WSCLIENT_SESSION, /* authenticated, open until either side ends it */
     WSCLIENT_HEALTH,  /* GET /health is answered with 200, and that is all */

@@ -124,6 +124,35 @@ static void test_source_of_a_handshake_is_a_host(void **state)
     }
 }
 
+/* A flood that keeps each address within its own budget is held by its networks. */
+static void test_networks_have_multiples(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *from;
+        unsigned byte; /* of the address, that changes; IPv4 has the last four */
+        unsigned count;
+    } rows[] = {
+        {"one /24", "203.0.113.1:1", 15, 8},     {"one /16", "203.0.113.1:1", 14, 64},
+        {"one /48", "[2001:db8:1::1]:1", 7, 8},  {"one /32", "[2001:db8:1::1]:1", 5, 64},
+        {"far apart", "203.0.113.1:1", 12, 100},
+    };
+    struct edge_limits limits = narrow;
+    limits.handshakes.burst = 1;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct gate *g = gate_new(2000);
+        unsigned entered = 0;
+        for (unsigned n = 1; n <= 100; n++) {
+            struct endpoint from = at(rows[i].from);
+            from.ip[rows[i].byte] = (uint8_t)n;
+            entered += gate_enter(g, &limits, &tls_public, &from, second_ns) == GATE_ENTERED;
+        }
+        if (entered != rows[i].count)
+            fail_msg("%s: %u entered", rows[i].name, entered);
+        gate_free(g);
+    }
+}
+
 static void test_who_is_over_its_own_budget_leaves_that_of_all(void **state)
 {
     (void)state;
@@ -172,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_unix_sockets_have_no_source),
         cmocka_unit_test(test_place_comes_back_a_handshake_does_not),
         cmocka_unit_test(test_source_of_a_handshake_is_a_host),
+        cmocka_unit_test(test_networks_have_multiples),
         cmocka_unit_test(test_who_is_over_its_own_budget_leaves_that_of_all),
         cmocka_unit_test(test_public_and_private_are_counted_apart),
         cmocka_unit_test(test_a_48_has_four_times_a_64),

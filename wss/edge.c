@@ -21,6 +21,8 @@ enum {
     EVENTS_MAX = 64,     /* one epoll_wait; more come with the next */
     ACCEPTS_A_TURN = 16, /* per listener, so that a flood of connections leaves time for answers */
     NICE = 5,
+    UNSENT_MAX =
+        256 * 1024, /* bytes that the kernel holds for a reader beyond what is on its way */
 };
 static const uint64_t tick_ns_max = 1000000000; /* the watchdog wants to see the loop turn */
 static const uint64_t pause_ns = 100000000;     /* no accept that fails is tried sooner */
@@ -182,6 +184,10 @@ static struct endpoint endpoint_of_client(const struct listener *l, const union 
         return (struct endpoint){.port = 0};
     /* Only makes answers faster. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    /* A reader that stops would else hold megabytes in the kernel before our own queue sees a byte.
+     * Where it fails the kernel's own bounds hold. */
+    int unsent = UNSENT_MAX;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     return endpoint_of_name(name, NULL);
 }
 

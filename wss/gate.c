@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include "proto/siphash.h"
 #include "server/limit.h"
+#include "server/policy.h"
 #include "wss/gate.h"
 #include "wss/sources.h"
 
@@ -59,18 +60,39 @@ static bool place_taken(struct gate *g, const struct edge_limits *limits,
                         GATE_PER_IPV6_64 * EDGE_IPV6_48_TIMES);
 }
 
-/* Both budgets are asked before either is taken: who has spent its own must not spend everyone's.
- */
+/* A source and the networks that it stands in: wider ones may have multiples, so that a flood that
+ * keeps each address within its own budget cannot spend everyone's. */
+struct level {
+    unsigned bits_v4, bits_v6;
+    uint32_t times;
+};
+static const struct level levels[] = {{32, 64, 1}, {24, 48, 8}, {16, 32, 64}};
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+static uint64_t level_hash(const struct gate *g, const struct endpoint *from, unsigned i)
+{
+    unsigned bits = endpoint_is_v4(from) ? levels[i].bits_v4 : levels[i].bits_v6;
+    struct endpoint prefix = endpoint_prefix(from, bits);
+    prefix.port = (uint16_t)bits; /* a /24 and a /32 of the same address are two keys */
+    return siphash(&g->key, &prefix, sizeof prefix);
+}
+
+/* All budgets are asked before any is taken: who has spent its own must not spend everyone's. */
 static bool handshake_taken(struct gate *g, const struct edge_limits *limits,
                             const struct endpoint *from, uint64_t now_ns)
 {
-    struct endpoint source = endpoint_prefix(from, endpoint_host_bits(from));
-    uint64_t hash = siphash(&g->key, source.ip, sizeof source.ip);
-    if (!limit_allows(&g->handshakes, hash, limits->handshakes, now_ns) ||
-        !limit_allows(&g->total, 0, limits->handshakes_total, now_ns))
+    uint64_t hash[LEVELS];
+    struct rate rate[LEVELS];
+    for (unsigned i = 0; i < LEVELS; i++) {
+        hash[i] = level_hash(g, from, i);
+        rate[i] = rate_times(limits->handshakes, levels[i].times);
+        if (!limit_allows(&g->handshakes, hash[i], rate[i], now_ns))
+            return false;
+    }
+    if (!limit_take(&g->total, 0, limits->handshakes_total, now_ns))
         return false;
-    (void)limit_take(&g->handshakes, hash, limits->handshakes, now_ns); /* allowed just now */
-    (void)limit_take(&g->total, 0, limits->handshakes_total, now_ns);
+    for (unsigned i = 0; i < LEVELS; i++)
+        (void)limit_take(&g->handshakes, hash[i], rate[i], now_ns); /* allowed just now */
     return true;
 }
 

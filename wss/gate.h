@@ -13,7 +13,7 @@
 enum {
     GATE_PER_IPV4 = 64, /* connections of one source to listeners that are not public, ... */
     GATE_PER_IPV6_64 = 16,
-    GATE_CELLS = 16384, /* of the handshake budgets: 256 KiB */
+    GATE_CELLS = 65536, /* of the handshake budgets, three for each source: 1 MiB */
 };
 
 enum gate_verdict {
@@ -26,7 +26,8 @@ struct gate;
 struct gate *gate_new(unsigned connections); /* NULL: no memory */
 void gate_free(struct gate *g);
 
-/* Takes a place for `from`, and a handshake where one will follow. */
+/* Takes a place for `from`, and a handshake where one will follow: from the budget of its source, 8
+ * times that of its /24 (IPv6: /48), 64 times that of its /16 (/32), and that of all. */
 enum gate_verdict gate_enter(struct gate *g, const struct edge_limits *limits,
                              const struct edge_listener *listener, const struct endpoint *from,
                              uint64_t now_ns);
