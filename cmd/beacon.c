@@ -50,15 +50,17 @@ struct beacon {
 
 static int print_help(void)
 {
-    printf("usage: beacon [options]\n\n"
-           "A public server for nodes behind NATs: tells them their address (STUN, Discover),\n"
-           "coordinates hole punching, relays for pairs that cannot punch.\n\n"
-           "  --help              this text\n"
-           "  --version           name, version, revision\n"
-           "  --check-config      read everything, say what is wrong, do not start\n"
-           "  --dump-config       the effective configuration, and where each value came from\n"
-           "  --print-man         the options as mdoc(7)\n"
-           "  --print-completion  completion for bash\n\n");
+    printf(
+        "usage: beacon [options]\n\n"
+        "A public server for nodes behind NATs: tells them their address (STUN, Discover),\n"
+        "coordinates hole punching, relays for pairs that cannot punch; over UDP and, for nodes\n"
+        "whose UDP is blocked, WebSocket. beaconctl(1) asks and steers a running one.\n\n"
+        "  --help              this text\n"
+        "  --version           name, version, revision\n"
+        "  --check-config      read everything, say what is wrong, do not start\n"
+        "  --dump-config       the effective configuration, and where each value came from\n"
+        "  --print-man         the options as mdoc(7)\n"
+        "  --print-completion  completion for bash\n\n");
     config_help(stdout);
     return EXIT_SUCCESS;
 }
@@ -209,20 +211,15 @@ static bool rules_settled(const struct beacon *b)
     return false;
 }
 
-/* False: no memory, nothing is changed. */
-static bool rules_replace(struct beacon *b, const struct rules *wanted)
+/* Takes `rules` over. */
+static void rules_replace(struct beacon *b, struct rules *rules)
 {
-    struct rules *rules = malloc(sizeof *rules);
-    if (!rules)
-        return false;
-    *rules = *wanted;
     server_set_rules(b->server, rules);
     if (rules_settled(b))
         free(b->rules);
     else /* a stuck shard may still read the old ones: they are left to it */
         log_line(LOG_WARN, "config", "a shard is slow to take the new rules", NULL);
     b->rules = rules;
-    return true;
 }
 
 static void level_set(struct beacon *b, enum log_level level)
@@ -235,12 +232,15 @@ static void level_set(struct beacon *b, enum log_level level)
 static bool reload_apply(struct beacon *b, const struct config *wanted, struct config_error *error)
 {
     char names[512];
-    if (!front_reload(&b->front, error->text, sizeof error->text))
-        return false;
-    if (!rules_replace(b, &wanted->rules)) {
+    struct rules *rules = malloc(sizeof *rules);
+    if (!rules)
         snprintf(error->text, sizeof error->text, "no memory for the rules");
+    if (!rules || !front_reload(&b->front, error->text, sizeof error->text)) {
+        free(rules);
         return false;
     }
+    *rules = wanted->rules;
+    rules_replace(b, rules);
     if (config_needs_restart(b->config, wanted, names, sizeof names) > 0)
         log_line(LOG_WARN, "config", "changed options need a restart", "options=%s",
                  log_quote(names));
@@ -264,7 +264,7 @@ static void reload(struct beacon *b)
     else
         log_line(LOG_ERROR, "config", "reload refused, the old configuration stays", "error=%s",
                  log_quote(error.text));
-    events_add(&b->front.events, false, "reload", "%s", ok ? "taken" : error.text);
+    front_event(&b->front, "reload", ok ? "taken" : error.text);
     admin_reloaded(&b->admin, ok,
                    ok ? "" : error.text); /* after the log: who sees one finds both */
     free(wanted);
@@ -303,6 +303,13 @@ static void notes_take(struct beacon *b)
         reload(b);
 }
 
+static bool alive(const struct beacon *b)
+{
+    uint64_t now_ns = clock_ns();
+    return watch_alive(b->server, now_ns, ADMIN_STUCK_SECONDS) &&
+           front_alive(&b->front, now_ns, ADMIN_STUCK_SECONDS);
+}
+
 static void serve(struct beacon *b, const sigset_t *set)
 {
     uint64_t watchdog_ns = notify_watchdog_us() * 1000 / 2;
@@ -316,7 +323,7 @@ static void serve(struct beacon *b, const sigset_t *set)
         else if (signal == SIGUSR1)
             drain_set(b, !atomic_load(&b->admin.draining));
         notes_take(b);
-        if (watchdog_ns && watch_alive(b->server, clock_ns(), ADMIN_STUCK_SECONDS))
+        if (watchdog_ns && alive(b))
             notify_send("WATCHDOG=1");
         watch_tick(&b->watch, b->server);
         front_watch(&b->front);
@@ -335,11 +342,13 @@ static void drain(struct beacon *b, const sigset_t *set)
     front_drain(&b->front, true, spread_ms < LEAVE_SPREAD_MS ? spread_ms : LEAVE_SPREAD_MS);
     notify_send("STOPPING=1");
     log_line(LOG_INFO, "beacon", "draining", "seconds=%" PRIu32, seconds);
-    for (uint32_t left = seconds; left > 0;) {
-        int signal = signal_wait(set, 1000000000);
+    /* By the clock: other signals, which mean nothing now, must not make it longer. */
+    uint64_t now_ns = clock_ns(), end_ns = now_ns + seconds * UINT64_C(1000000000);
+    for (; now_ns < end_ns; now_ns = clock_ns()) {
+        uint64_t left_ns = end_ns - now_ns;
+        int signal = signal_wait(set, left_ns < 1000000000 ? left_ns : 1000000000);
         if (signal == SIGTERM || signal == SIGINT)
             break;
-        left -= signal == 0;
         notify_send("WATCHDOG=1");
     }
     for (int ms = 0; ms < LEAVE_LAST_MS && front_sessions(&b->front) > 0; ms += 10)

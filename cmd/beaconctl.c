@@ -55,7 +55,8 @@ static int unreachable(const struct ctl *c, int code)
     if (code == EX_UNAVAILABLE && c->client.tls)
         fputs("hint: --ca names a file of certificates to believe\n", stderr);
     if (code == EX_NOPERM)
-        fputs("hint: the socket belongs to the beacon's group\n", stderr);
+        fputs("hint: try it as root, or in the group that may enter the socket's directory\n",
+              stderr);
     return code;
 }
 
@@ -387,7 +388,9 @@ static const char *admin_default(void)
     const char *given = getenv("BEACON_ADMIN");
     if (given && *given)
         return given;
-    return access(ADMIN_SOCKET, F_OK) == 0 ? "unix:" ADMIN_SOCKET : ADMIN_TCP;
+    /* Where its directory lets us not in, it may well be there: then that is what to tell. */
+    bool may_be_there = access(ADMIN_SOCKET, F_OK) == 0 || errno == EACCES;
+    return may_be_there ? "unix:" ADMIN_SOCKET : ADMIN_TCP;
 }
 
 static bool read_count(const char *text, uint64_t max, uint64_t *ret)

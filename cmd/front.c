@@ -68,7 +68,7 @@ bool front_check(const struct config *c, char *error, size_t capacity)
     bool good = t || !has_tls(c);
     if (t)
         tls_close(t);
-    if (good && c->keys[0]) {
+    if (good && c->keys[0] && has_sessions(c)) {
         struct keys *k = keys_load(&quiet, -1, why);
         good = k;
         if (k)
@@ -276,8 +276,10 @@ int front_open(struct front *f, const struct config *c, struct server *server,
     atomic_store(&f->notes.level, -1);
     events_init(&f->events);
     if (has_sessions(c) &&
-        (bridge_start(f, server) < 0 || !(f->sender = shards_sender_new(shards))))
+        (bridge_start(f, server) < 0 || !(f->sender = shards_sender_new(shards)))) {
+        log_line(LOG_ERROR, "wss", "no memory", "sessions=%u", c->wss_sessions);
         return -ENOMEM;
+    }
     f->api = (struct api){
         .admin = admin,
         .bridge = f->bridge,
@@ -302,8 +304,12 @@ int front_open(struct front *f, const struct config *c, struct server *server,
     admin->bridge = f->bridge;
     err = secrets_open(f);
     admin->keys = f->keys;
-    if (err == 0 && f->bridge)
-        err = shards_set_edge(shards, edge_wake_fd(f->edge));
+    if (err != 0 || !f->bridge)
+        return err;
+    err = shards_set_edge(shards, edge_wake_fd(f->edge));
+    if (err < 0)
+        log_line(LOG_ERROR, "wss", "no descriptor to be woken by", "error=%s",
+                 log_quote(strerror(-err)));
     return err;
 }
 
@@ -349,30 +355,6 @@ bool front_reload(struct front *f, char *error, size_t capacity)
     return true;
 }
 
-void front_watch(struct front *f)
-{
-    const struct config *c = f->config;
-    char error[ERROR_MAX];
-    if (!c->tls_cert[0] || !f->edge)
-        return;
-    struct tls_stamp now = stamp_now(c);
-    bool settled = now.hash == f->seen.hash;
-    f->seen = now;
-    if (!settled || now.hash == 0 || now.hash == f->loaded.hash || now.hash == f->refused.hash)
-        return;
-    struct tls *t = certificates_load(c, error);
-    if (t) {
-        f->loaded = now;
-        certificates_use(f, t);
-        events_add(&f->events, false, "certificate", "new files taken");
-        return;
-    }
-    f->refused = now; /* said once */
-    log_line(LOG_ERROR, "tls", "certificate refused, the old one stays", "error=%s",
-             log_quote(error));
-    events_add(&f->events, false, "certificate", "refused: %s", error);
-}
-
 void front_wake(const struct front *f)
 {
     uint64_t one = 1;
@@ -382,14 +364,64 @@ void front_wake(const struct front *f)
     (void)n;
 }
 
+void front_event(struct front *f, const char *kind, const char *text)
+{
+    events_add(&f->events, false, kind, "%s", text);
+    front_wake(f); /* streams get it at once */
+}
+
+/* What strangers did is for who looks for it; the rest was logged when it happened. */
+static void strangers_log(struct front *f)
+{
+    struct event e;
+    while (events_next(&f->events, f->logged, &e)) {
+        f->logged = e.sequence;
+        if (e.stranger)
+            log_line(LOG_DEBUG, e.kind, "event", "text=%s", log_quote(e.text));
+    }
+}
+
+void front_watch(struct front *f)
+{
+    strangers_log(f);
+    const struct config *c = f->config;
+    char error[ERROR_MAX];
+    if (!c->tls_cert[0] || !f->edge)
+        return;
+    struct tls_stamp now = stamp_now(c);
+    if (now.hash == 0 && f->seen.hash != 0)
+        log_line(LOG_WARN, "tls", "a certificate file is gone, the loaded ones stay", NULL);
+    bool settled = now.hash == f->seen.hash;
+    f->seen = now;
+    if (!settled || now.hash == 0 || now.hash == f->loaded.hash || now.hash == f->refused.hash)
+        return;
+    struct tls *t = certificates_load(c, error);
+    if (t) {
+        f->loaded = now;
+        certificates_use(f, t);
+        front_event(f, "certificate", "new files taken");
+        return;
+    }
+    f->refused = now; /* said once */
+    log_line(LOG_ERROR, "tls", "certificate refused, the old one stays", "error=%s",
+             log_quote(error));
+    char text[EVENTS_TEXT_MAX];
+    snprintf(text, sizeof text, "refused: %.*s", EVENTS_TEXT_MAX - 10, error);
+    front_event(f, "certificate", text);
+}
+
 void front_drain(struct front *f, bool on, unsigned spread_ms)
 {
     atomic_store(&f->admin->draining, on);
-    events_add(&f->events, false, "drain", on ? "draining" : "serving again");
-    if (!f->bridge)
-        return;
-    bridge_drain(f->bridge, on, spread_ms);
-    front_wake(f);
+    if (f->bridge)
+        bridge_drain(f->bridge, on, spread_ms);
+    front_event(f, "drain", on ? "draining" : "serving again");
+}
+
+bool front_alive(const struct front *f, uint64_t now_ns, unsigned stuck_s)
+{
+    uint64_t at_ns = f->edge ? edge_tick_ns(f->edge) : now_ns;
+    return now_ns <= at_ns || now_ns - at_ns <= stuck_s * UINT64_C(1000000000);
 }
 
 uint64_t front_sessions(const struct front *f)

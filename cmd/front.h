@@ -34,6 +34,7 @@ struct front {
     struct keys *keys; /* NULL without WSS, as the bridge */
     struct bridge *bridge;
     struct events events;
+    uint64_t logged; /* sequence of the last event that was looked at for the log */
     struct api api;
     struct edge_listener listener[EDGE_LISTENERS_MAX];
     unsigned listener_count;
@@ -59,12 +60,17 @@ void front_close(struct front *f);
 
 /* SIGHUP, all or nothing: certificates and keys are read again. False: `error` says why. */
 bool front_reload(struct front *f, char *error, size_t capacity);
-/* Once a second: certificate files that have changed. */
+/* Once a second: certificate files that have changed; events for the debug log. */
 void front_watch(struct front *f);
+/* Something that people who watch should see. */
+void front_event(struct front *f, const char *kind, const char *text);
 /* Makes the edge's loop turn. */
 void front_wake(const struct front *f);
-/* Readiness and sessions; spread over `spread_ms`. */
+/* Says "not ready" and sends sessions away, spread over `spread_ms`; or takes both back. */
 void front_drain(struct front *f, bool on, unsigned spread_ms);
+
+/* False when the edge's loop has not turned for `stuck_s`. */
+bool front_alive(const struct front *f, uint64_t now_ns, unsigned stuck_s);
 
 /* Sessions there are. */
 uint64_t front_sessions(const struct front *f);

@@ -83,19 +83,27 @@ static const char *local_text(const struct endpoint *at)
     return endpoint_text(endpoint_is_any(at) ? &local : at);
 }
 
-/* The page of a listener that is worth a look. */
-static const char *page_of(const struct edge_listener *l)
+/* What to do with a listener: an address to paste, and the page that is worth a look. */
+static void say_listener(const struct edge_listener *l)
 {
     static const struct {
-        const char *name, *page;
-    } pages[] = {{"health", "readyz"},
-                 {"metrics", "metrics"},
-                 {"wss", "v1/compat"},
-                 {"wss-plain", "v1/compat"}};
+        const char *name, *scheme, *page;
+    } pages[] = {{"health", "http", "readyz"},
+                 {"metrics", "http", "metrics"},
+                 {"wss", "ws", "v1/compat"},
+                 {"wss-plain", "ws", "v1/compat"},
+                 {"admin", "http", "  the status page"}};
+    const char *scheme = "http", *page = "";
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (strcmp(pages[i].name, l->name) == 0)
-            return pages[i].page;
-    return ""; /* admin: the status page */
+        if (strcmp(pages[i].name, l->name) == 0) {
+            scheme = pages[i].scheme;
+            page = pages[i].page;
+        }
+    if (l->unix_path)
+        printf("  %-9s unix:%s\n", l->name, l->unix_path);
+    else
+        printf("  %-9s %s%s://%s/%s%s\n", l->name, scheme, l->tls ? "s" : "", local_text(&l->at),
+               page, endpoint_is_any(&l->at) ? "  on every address" : "");
 }
 
 void say_dev(const struct started *s)
@@ -105,17 +113,11 @@ void say_dev(const struct started *s)
     probe_text(&s->admin->probe6, "v6", v6, sizeof v6);
     printf("\n  beacon %s (%s), for development: private addresses may register\n\n",
            beacon_version, beacon_revision);
-    printf("  UDP      %s  %u shard%s, io %s\n", endpoint_text(&s->report->bound), s->shards,
+    printf("  UDP       %s  %u shard%s, io %s\n", endpoint_text(&s->report->bound), s->shards,
            s->shards == 1 ? "" : "s", s->report->io);
-    for (unsigned i = 0; i < s->listener_count; i++) {
-        const struct edge_listener *l = &s->listener[i];
-        if (l->unix_path)
-            printf("  %-8s unix:%s\n", l->name, l->unix_path);
-        else
-            printf("  %-8s http%s://%s/%s\n", l->name, l->tls ? "s" : "", endpoint_text(&l->at),
-                   page_of(l));
-    }
-    printf("  probe    %s, %s, WSS %s\n", v4, v6,
+    for (unsigned i = 0; i < s->listener_count; i++)
+        say_listener(&s->listener[i]);
+    printf("  probe     %s, %s, WSS %s\n", v4, v6,
            prober_state(&s->admin->prober, PROBE_WSS) == PROBE_OK    ? "ok"
            : prober_state(&s->admin->prober, PROBE_WSS) == PROBE_OFF ? "not served"
                                                                      : "failed");

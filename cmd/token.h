@@ -7,9 +7,9 @@
 
 enum { TOKEN_MAX = 1024 };
 
-/* The first line of `file` without the blanks at its end; without a file $BEACON_ADMIN_TOKEN, or the
- * first line of the file that $BEACON_ADMIN_TOKEN_FILE names, as the beacon has them; without all
- * three "". False: `error` says what is wrong. */
+/* The first line of `file` without the blanks at its end; without a file $BEACON_ADMIN_TOKEN, or
+ * the first line of the file that $BEACON_ADMIN_TOKEN_FILE names, as the beacon has them; without
+ * all three "". False: `error` says what is wrong. */
 bool token_take(char ret[static TOKEN_MAX], const char *file, char *error, size_t size);
 
 #endif

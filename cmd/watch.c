@@ -1,4 +1,5 @@
 #include <inttypes.h>
+#include <stdio.h>
 #include "cmd/log.h"
 #include "cmd/watch.h"
 
@@ -16,22 +17,34 @@ static const struct {
     {offsetof(struct lane_stats, receive_errors), "receive failed", "see the network interface"},
     {offsetof(struct lane_stats, verdict[VERDICT_DISCOVER_FULL]), "node table full",
      "raise max-nodes"},
+    {offsetof(struct lane_stats, verdict[VERDICT_RELAY_STREAM_FULL]),
+     "queue to the WebSocket thread full", "it is behind with frames"},
 };
 enum { WATCHED = sizeof watched / sizeof *watched };
 static_assert(WATCHED == sizeof((struct watch *)0)->seen[0] / sizeof(uint64_t), "a place for each");
 
+static void lane_tick(uint64_t seen[static WATCHED], const struct lane *l, const char *shard)
+{
+    for (int k = 0; k < WATCHED; k++) {
+        const char *stats = (const char *)&l->stats;
+        uint64_t now = count_read((const counter *)(const void *)(stats + watched[k].offset));
+        uint64_t more = now - seen[k];
+        seen[k] = now;
+        if (more > 0)
+            log_line(LOG_WARN, "udp", watched[k].message, "shard=%s count=%" PRIu64 " hint=%s",
+                     shard, more, log_quote(watched[k].hint));
+    }
+}
+
 void watch_tick(struct watch *w, const struct server *s)
 {
-    for (unsigned i = 0; i < s->lane_count; i++)
-        for (int k = 0; k < WATCHED; k++) {
-            const char *stats = (const char *)&s->lane[i]->stats;
-            uint64_t now = count_read((const counter *)(const void *)(stats + watched[k].offset));
-            uint64_t more = now - w->seen[i][k];
-            w->seen[i][k] = now;
-            if (more > 0)
-                log_line(LOG_WARN, "udp", watched[k].message, "shard=%u count=%" PRIu64 " hint=%s",
-                         i, more, log_quote(watched[k].hint));
-        }
+    for (unsigned i = 0; i < s->lane_count; i++) {
+        char shard[16];
+        snprintf(shard, sizeof shard, "%u", i);
+        lane_tick(w->seen[i], s->lane[i], shard);
+    }
+    if (s->edge)
+        lane_tick(w->seen[CONFIG_SHARDS_MAX], s->edge, "edge");
 }
 
 bool watch_alive(const struct server *s, uint64_t now_ns, unsigned stuck_s)

@@ -29,18 +29,17 @@ bool http_text_is(struct http_text t, const char *text)
     return t.len == strlen(text) && memcmp(t.at, text, t.len) == 0;
 }
 
-/* ASCII only: names must not depend on the locale. */
 static char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-static bool same_ignoring_case(struct http_text t, const char *text)
+bool http_text_same(struct http_text a, struct http_text b)
 {
     size_t i = 0;
-    while (i < t.len && text[i] != '\0' && lower(t.at[i]) == lower(text[i]))
+    while (i < a.len && i < b.len && lower(a.at[i]) == lower(b.at[i]))
         i++;
-    return i == t.len && text[i] == '\0';
+    return i == a.len && i == b.len;
 }
 
 static bool is_digit(char c)
@@ -92,6 +91,11 @@ static struct http_text cut(struct http_text *t, char mark)
     struct http_text piece = text_of(t->at, found ? found : end);
     *t = text_of(found ? found + 1 : end, end);
     return piece;
+}
+
+struct http_text http_list_take(struct http_text *list)
+{
+    return trim(cut(list, ','));
 }
 
 /* --- lines --- */
@@ -206,9 +210,9 @@ static int read_length(struct http_text value, struct head_reader *r, struct htt
 static int read_connection(struct http_text value, struct head_reader *r)
 {
     while (value.len > 0) {
-        struct http_text option = trim(cut(&value, ','));
-        r->close = r->close || same_ignoring_case(option, "close");
-        r->keep_alive = r->keep_alive || same_ignoring_case(option, "keep-alive");
+        struct http_text option = http_list_take(&value);
+        r->close = r->close || http_text_same(option, http_text_of("close"));
+        r->keep_alive = r->keep_alive || http_text_same(option, http_text_of("keep-alive"));
     }
     return HTTP_READ;
 }
@@ -218,7 +222,7 @@ static int read_expect(struct http_text value, struct http_request *q)
 {
     if (q->version_minor == 0)
         return HTTP_READ;
-    if (!same_ignoring_case(value, "100-continue"))
+    if (!http_text_same(value, http_text_of("100-continue")))
         return 417;
     q->expects_continue = true;
     return HTTP_READ;
@@ -227,15 +231,15 @@ static int read_expect(struct http_text value, struct http_request *q)
 /* The fields that say where this request ends and the next begins. */
 static int read_meaning(const struct http_field *f, struct head_reader *r, struct http_request *q)
 {
-    if (same_ignoring_case(f->name, "host"))
+    if (http_text_same(f->name, http_text_of("host")))
         return read_host(f->value, r);
-    if (same_ignoring_case(f->name, "content-length"))
+    if (http_text_same(f->name, http_text_of("content-length")))
         return read_length(f->value, r, q);
-    if (same_ignoring_case(f->name, "transfer-encoding"))
+    if (http_text_same(f->name, http_text_of("transfer-encoding")))
         return 501; /* also beside a Content-Length: the classic of smuggling */
-    if (same_ignoring_case(f->name, "connection"))
+    if (http_text_same(f->name, http_text_of("connection")))
         return read_connection(f->value, r);
-    if (same_ignoring_case(f->name, "expect"))
+    if (http_text_same(f->name, http_text_of("expect")))
         return read_expect(f->value, q);
     return HTTP_READ;
 }
@@ -304,7 +308,7 @@ int http_read_head(const char *bytes, size_t len, struct http_request *ret)
 const struct http_text *http_field(const struct http_request *q, const char *name)
 {
     for (unsigned i = 0; i < q->field_count; i++) {
-        if (same_ignoring_case(q->field[i].name, name))
+        if (http_text_same(q->field[i].name, http_text_of(name)))
             return &q->field[i].value;
     }
     return NULL;

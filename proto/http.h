@@ -55,6 +55,16 @@ const struct http_text *http_field(const struct http_request *q, const char *nam
 /* Exactly this text, case and all. */
 bool http_text_is(struct http_text t, const char *text);
 
+/* The same but for the case of letters; ASCII only, as names must not depend on the locale. */
+bool http_text_same(struct http_text a, struct http_text b);
+static inline struct http_text http_text_of(const char *text)
+{
+    return (struct http_text){.at = text, .len = strlen(text)};
+}
+
+/* Takes one element of a comma-separated list, without the blanks around it. */
+struct http_text http_list_take(struct http_text *list);
+
 /* The reason phrase of a status code that we send. */
 const char *http_reason(int status);
 

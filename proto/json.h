@@ -39,9 +39,4 @@ void json_bool(struct json *j, const char *name, bool value);
 /* True when the outermost value is written and everything that was opened has ended. */
 bool json_whole(const struct json *j);
 
-/* Bytes of the UTF-8 character (RFC 3629) that `text` begins with; 0 when it begins with none, and
- * then *ret_bad is how many bytes one U+FFFD stands for: the longest start of a character, else 1
- * (Unicode, 3.9, as WHATWG decoders do). `len` is at least 1. */
-size_t utf8_character(const char *text, size_t len, size_t *ret_bad);
-
 #endif

@@ -298,30 +298,6 @@ bool section_exists(const char *name)
 
 /* --- messages --- */
 
-bool utf8_valid(const char *text, size_t len, size_t *ret_bad)
-{
-    const uint8_t *t = (const uint8_t *)text;
-
-    for (size_t i = 0; i < len;) {
-        unsigned more = t[i] < 0x80 ? 0 : t[i] < 0xe0 ? 1 : t[i] < 0xf0 ? 2 : 3;
-        /* The second byte's range shuts out overlong forms, surrogates and what is past U+10FFFF.
-         */
-        uint8_t low = t[i] == 0xe0 ? 0xa0 : t[i] == 0xf0 ? 0x90 : 0x80;
-        uint8_t high = t[i] == 0xed ? 0x9f : t[i] == 0xf4 ? 0x8f : 0xbf;
-        bool good = t[i] < 0x80 || (t[i] >= 0xc2 && t[i] <= 0xf4);
-
-        good = good && more < len - i && (more == 0 || (t[i + 1] >= low && t[i + 1] <= high));
-        for (unsigned k = 2; good && k <= more; k++)
-            good = (t[i + k] & 0xc0) == 0x80;
-        if (!good) {
-            *ret_bad = i;
-            return false;
-        }
-        i += more + 1;
-    }
-    return true;
-}
-
 static void make_harmless(char *text)
 {
     for (; *text != '\0'; text++)

@@ -4,6 +4,7 @@
 #ifndef BEACON_SERVER_OPTIONS_H
 #define BEACON_SERVER_OPTIONS_H
 
+#include "proto/utf8.h"
 #include "server/config.h"
 
 enum { OPTION_SHOWN_MAX = 80 };
@@ -57,9 +58,6 @@ const char *size_format(uint64_t bytes, char *text, size_t capacity);
 /* Bytes of a stranger made fit for a message: control characters become '?', long text is cut at a
  * character, empty text is "". */
 const char *text_show(const char *value, char shown[static OPTION_SHOWN_MAX]);
-
-/* Is all of it UTF-8? Else *ret_bad is where it stops to be. */
-bool utf8_valid(const char *text, size_t len, size_t *ret_bad);
 
 /* Did any source set it? */
 bool option_is_set(const struct config *c, const char *name);

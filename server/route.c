@@ -381,12 +381,19 @@ static uint32_t silent_s(const struct route *route, uint32_t now_s)
     return silent > 0 ? (uint32_t)silent : 0;
 }
 
+static bool is_expired(const struct route *route, uint32_t now_s, uint32_t ttl_s)
+{
+    if (route->flags & ROUTE_STREAM && ttl_s < ROUTE_STREAM_TTL_S)
+        ttl_s = ROUTE_STREAM_TTL_S;
+    return silent_s(route, now_s) > ttl_s;
+}
+
 uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t rows)
 {
     uint32_t removed = 0;
     for (uint32_t n = 0; n < rows && removed < EXPIRE_GONE_MAX; n++) {
         struct route route;
-        if (row_at(r, r->expire_hand, &route) && silent_s(&route, now_s) > ttl_s) {
+        if (row_at(r, r->expire_hand, &route) && is_expired(&route, now_s, ttl_s)) {
             row_remove(r, r->expire_hand, &route);
             removed++; /* the hand stays: another row may have moved up */
         } else {

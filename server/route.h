@@ -30,6 +30,10 @@ enum route_flag {
 /* A flood of new ids pushes out other new ids before nodes that have come back for a while. */
 enum { ROUTE_AGE_STEP_S = 32 };
 
+/* A session's row lives at least so long after its last letter, whatever node-ttl says: letters come
+ * every SESSION_HERE_SECONDS, and one may be lost. */
+enum { ROUTE_STREAM_TTL_S = 60 };
+
 /* How well the row's holder is proven. What the Pilot wire says over UDP proves nothing. */
 enum route_class {
     ROUTE_UNVERIFIED = 0,
@@ -97,8 +101,8 @@ uint32_t route_capacity(const struct routes *r);
 /* How many nodes an address prefix holds (a sketch: never too few). */
 uint32_t route_prefix_count(const struct routes *r, const struct endpoint *at, unsigned bits);
 
-/* Looks at the next `rows` rows and removes those silent for more than `ttl_s`. Returns how many.
- */
+/* Looks at the next `rows` rows and removes those silent for more than `ttl_s` (sessions: and for
+ * more than ROUTE_STREAM_TTL_S). Returns how many. */
 uint32_t route_expire(struct routes *r, uint32_t now_s, uint32_t ttl_s, uint32_t rows);
 /* How many rows to look at so that the whole table is seen in `period_s`, given the time passed. */
 uint32_t route_rows_due(const struct routes *r, uint64_t elapsed_ns, uint32_t period_s);

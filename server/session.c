@@ -5,6 +5,7 @@
 #include "server/relay.h"
 #include "server/session.h"
 
+static_assert((int)ROUTE_STREAM_TTL_S > 2 * (int)SESSION_HERE_SECONDS, "a letter may be lost");
 static_assert((int)MSG_KEY_LEN <= (int)MAIL_BYTES_MAX, "a key fits a letter");
 
 /* --- letters to the owner --- */

@@ -177,6 +177,17 @@ static bool client_expires(struct client *c)
     return lives;
 }
 
+/* Passes over deadlines at which nothing is said: the row is refreshed then. */
+static bool client_waits(struct client *c)
+{
+    bool lives;
+    heard_count = 0;
+    do
+        lives = client_expires(c);
+    while (lives && heard_count == 0);
+    return lives;
+}
+
 static bool client_says(struct client *c, enum websocket_opcode opcode, const void *bytes,
                         size_t len)
 {
@@ -356,18 +367,16 @@ static void silent_session_is_pinged_then_over(void **state)
     struct client *c = &clients[0];
     client_joins(c, 41, 1);
     uint64_t began = now_ns;
-    assert_true(client_expires(c));
+    assert_true(client_waits(c));
     assert_int_equal((now_ns - began) / SECOND_NS, BRIDGE_PING_SECONDS);
     assert_int_equal(heard_count, 1);
     assert_int_equal(heard[0].opcode, WEBSOCKET_PING);
     now_ns += SECOND_NS;
     assert_true(client_says(c, WEBSOCKET_PONG, "", 0)); /* a pong is life */
     uint64_t pong = now_ns;
-    heard_count = 0;
-    assert_true(client_expires(c));
+    assert_true(client_waits(c));
     assert_int_equal((now_ns - pong) / SECOND_NS, BRIDGE_PING_SECONDS);
-    heard_count = 0;
-    assert_false(client_expires(c));
+    assert_false(client_waits(c));
     assert_int_equal((now_ns - pong) / SECOND_NS, BRIDGE_PING_SECONDS + BRIDGE_SILENCE_SECONDS);
     assert_int_equal(close_status(&heard[0]), WEBSOCKET_GOING_AWAY);
     assert_false(is_stored(41));
@@ -392,6 +401,78 @@ static void row_is_refreshed(void **state)
     }
 }
 
+/* However it times its frames and pongs: a row that is not refreshed for twice the period may be
+ * taken by whoever claims the id. */
+static void row_is_refreshed_in_silence(void **state)
+{
+    (void)state;
+    static const unsigned speaks_after_s[] = {1, 19, 20, 21, 29, 44};
+    for (size_t i = 0; i < sizeof speaks_after_s / sizeof *speaks_after_s; i++) {
+        struct client *c = &clients[i];
+        uint32_t id = 41 + (uint32_t)i;
+        client_joins(c, id, (uint8_t)(1 + i));
+        uint64_t speaks_ns = now_ns + speaks_after_s[i] * SECOND_NS, over_ns = now_ns;
+        over_ns += 200 * SECOND_NS;
+        while (now_ns < over_ns) {
+            struct route route;
+            heard_count = 0;
+            if (c->conn.protocol_deadline_ns < speaks_ns) {
+                assert_true(client_expires(c));
+            } else {
+                now_ns = speaks_ns;
+                assert_true(client_says(c, WEBSOCKET_PONG, "", 0));
+                speaks_ns = now_ns + speaks_after_s[i] * SECOND_NS;
+            }
+            assert_true(is_stored(id));
+            assert_true(server_find(rig.server, id, &route));
+            uint32_t silent_s = (uint32_t)(now_ns / SECOND_NS) - route.seen_s;
+            assert_in_range(silent_s, 0, SESSION_HERE_SECONDS);
+            assert_true(c->conn.protocol_deadline_ns > now_ns); /* no turn without end */
+            assert_true(c->conn.protocol_deadline_ns <= now_ns + SESSION_HERE_SECONDS * SECOND_NS);
+        }
+        client_gone(c);
+        shard_turns();
+    }
+}
+
+/* The owner's mailbox is full: it is tried again, in a second and not at once. */
+static void full_mailbox_is_tried_again(void **state)
+{
+    (void)state;
+    struct client *c = &clients[0];
+    struct mailbox *box = rig.server->lane[0]->mailbox;
+    const struct mail notify = {.kind = MAIL_NOTIFY, .node_id = 1};
+    assert_int_equal(client_upgrades(c, "pilot.v1"), 101);
+    while (mailbox_put(box, &notify))
+        ;
+    assert_true(client_replies(c, 41, 1));
+    for (int i = 0; i < 3; i++) {
+        uint64_t before = now_ns;
+        heard_count = 0;
+        assert_true(client_expires(c));
+        assert_int_equal(now_ns - before, SECOND_NS);
+    }
+    while (server_mail(rig.server->lane[0], &(struct moment){.ns = now_ns}, &rig.out))
+        rig.out.count = 0;
+    assert_true(client_expires(c));
+    assert_true(is_stored(41));
+    assert_true(c->conn.protocol_deadline_ns > now_ns + SECOND_NS);
+}
+
+/* It had begun to authenticate before the drain: it must not stay for all of it. */
+static void late_one_leaves_a_drain(void **state)
+{
+    (void)state;
+    struct client *c = &clients[0];
+    assert_int_equal(client_upgrades(c, "pilot.v1"), 101);
+    bridge_drain(bridge, true, 5000);
+    edge_turns();
+    assert_true(client_replies(c, 41, 1));
+    heard_count = 0;
+    assert_false(client_expires(c));
+    assert_int_equal(close_status(&heard[0]), WEBSOCKET_GOING_AWAY);
+}
+
 static void drain_spreads_and_ends(void **state)
 {
     (void)state;
@@ -414,8 +495,7 @@ static void drain_spreads_and_ends(void **state)
     assert_memory_equal(heard[0].bytes + 2, "beacon shutting down", 20);
     bridge_drain(bridge, false, 0);
     edge_turns();
-    heard_count = 0;
-    assert_true(client_expires(&clients[4])); /* a ping, at the usual time */
+    assert_true(client_waits(&clients[4])); /* a ping, at the usual time */
     assert_int_equal(heard[0].opcode, WEBSOCKET_PING);
     client_joins(&clients[0], 41, 1);
 }
@@ -454,11 +534,19 @@ int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, bridge_up, bridge_down)
     const struct CMUnitTest tests[] = {
-        CASE(session_lives_and_ends),    CASE(wrong_key_is_refused),
-        CASE(silence_while_asked),       CASE(newer_replaces_older),
-        CASE(replaced_one_is_not_heard), CASE(silent_session_is_pinged_then_over),
-        CASE(row_is_refreshed),          CASE(drain_spreads_and_ends),
-        CASE(places_are_bounded),        CASE(handed_over_to_nobody),
+        CASE(session_lives_and_ends),
+        CASE(wrong_key_is_refused),
+        CASE(silence_while_asked),
+        CASE(newer_replaces_older),
+        CASE(replaced_one_is_not_heard),
+        CASE(silent_session_is_pinged_then_over),
+        CASE(row_is_refreshed),
+        CASE(drain_spreads_and_ends),
+        CASE(places_are_bounded),
+        CASE(handed_over_to_nobody),
+        CASE(row_is_refreshed_in_silence),
+        CASE(full_mailbox_is_tried_again),
+        CASE(late_one_leaves_a_drain),
     };
     return cmocka_run_group_tests_name("bridge", tests, NULL, NULL);
 }

@@ -607,6 +607,59 @@ static void test_handshake_cut(void **state)
         }
 }
 
+static void update_keys(struct pair *p, unsigned count, int how)
+{
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(SSL_key_update(p->client, how), 1);
+        assert_int_equal(SSL_do_handshake(p->client), 1);
+        carry_out(p, 20000);
+    }
+}
+
+/* A client may change its keys now and then. It must not keep one read busy for as long as it
+ * likes, which is what SSL_read would do. */
+static void test_tls_key_updates(void **state)
+{
+    static const int how[] = {SSL_KEY_UPDATE_NOT_REQUESTED, SSL_KEY_UPDATE_REQUESTED};
+    (void)state;
+    for (size_t i = 0; i < sizeof how / sizeof how[0]; i++) {
+        struct pair p = tls_open_pair(TLS1_3_VERSION, true);
+        char bytes[16];
+        assert_in_range(p.stream.records_other, 1, 8);
+        update_keys(&p, STREAM_RECORDS_OTHER_MAX - p.stream.records_other, how[i]);
+        assert_int_equal(SSL_write(p.client, "abc", 3), 3);
+        carry_out(&p, 20000);
+        assert_reads(&p, "abc");
+        assert_int_equal(p.stream.records_other, STREAM_RECORDS_OTHER_MAX);
+        assert_int_equal(stream_read(&p.stream, bytes, sizeof bytes), -EAGAIN);
+        update_keys(&p, 1, how[i]);
+        ssize_t n = read_soon(&p, bytes, sizeof bytes);
+        assert_true(n < 0);
+        assert_int_not_equal(n, -EAGAIN);
+        /* However many more wait. */
+        update_keys(&p, 1000, how[i]);
+        unsigned seen = p.stream.records_other;
+        assert_true(read_soon(&p, bytes, sizeof bytes) < 0);
+        assert_int_equal(p.stream.records_other, seen);
+        pair_close(&p);
+    }
+}
+
+/* All in the socket at once: one read must not go through them all. */
+static void test_tls_key_updates_in_one_read(void **state)
+{
+    (void)state;
+    struct pair p = tls_open_pair(TLS1_3_VERSION, true);
+    char bytes[16];
+    update_keys(&p, 5000, SSL_KEY_UPDATE_NOT_REQUESTED);
+    ssize_t n = read_soon(&p, bytes, sizeof bytes);
+    assert_true(n < 0);
+    assert_int_not_equal(n, -EAGAIN);
+    assert_in_range(p.stream.records_other, STREAM_RECORDS_OTHER_MAX + 1,
+                    STREAM_RECORDS_OTHER_MAX + 1000); /* what one read of the socket gave */
+    pair_close(&p);
+}
+
 static void test_bad_record(void **state)
 {
     (void)state;
@@ -717,6 +770,8 @@ int main(void)
         cmocka_unit_test(test_garbage),
         cmocka_unit_test(test_long_garbage_ends_without_reset),
         cmocka_unit_test(test_handshake_cut),
+        cmocka_unit_test(test_tls_key_updates),
+        cmocka_unit_test(test_tls_key_updates_in_one_read),
         cmocka_unit_test(test_bad_record),
         cmocka_unit_test(test_errors_of_others),
         cmocka_unit_test(test_idle_memory),

@@ -11,10 +11,11 @@
  *   GET  /healthz /livez /readyz /metrics   as on their own listeners
  *
  * Whoever reaches the listener may do all this; beyond this host a bearer token is needed. Since
- * browsers reach loopback too, a request must name the listener by an IP address or localhost in
- * its Host field, an Origin must be the same, and commands must be JSON (no form can send that).
- * Lists come in pages: a page names the next one in "next", opaque and to be given as `after`, null
- * at the end; a page of nodes may be short or empty before the end. Refusals are {"error":TEXT}.
+ * browsers reach loopback too, and by ssh a unix socket, a request without a token must name the
+ * listener by an IP address or localhost in its Host field, an Origin must be the same, and
+ * commands must be JSON (no form can send that). Lists come in pages: a page names the next one in
+ * "next", opaque and to be given as `after`, null at the end; a page of nodes may be short or empty
+ * before the end. Refusals are {"error":TEXT}.
  *
  * A reload is only asked for: 202 and its "sequence"; it is over, well or not, when
  * reload.sequence of the status has reached that. The edge's thread. */

@@ -78,7 +78,6 @@ static void udp_flush(struct bridge *b)
 static void row_is_stale(struct bridge *b, uint32_t node_id)
 {
     struct route route;
-    count_add(&b->stats.no_session, 1);
     if (b->stale_left == 0)
         return;
     b->stale_left--;
@@ -100,8 +99,10 @@ static bool handed_over(struct bridge *b, struct lane *l, const struct conn_turn
             p->frames_out++;
             count_add(&b->stats.frames_out, 1);
             count_add(&b->stats.frames_out_bytes, m.len);
-        } else if (!p) {
-            row_is_stale(b, m.node_id);
+        } else {
+            count_add(&b->stats.no_session, 1);
+            if (!p) /* else it is about to end, and says so itself */
+                row_is_stale(b, m.node_id);
         }
         handoff_drop(l->handoff);
     }
@@ -143,14 +144,12 @@ void bridge_place_give(struct bridge *b, unsigned place)
 
 /* --- HTTP --- */
 
-/* In lower case, as it is signed. False: none, or too long. */
 bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 1])
 {
     const struct http_text *t = http_field(q, "host");
     if (!t || t->len == 0 || t->len > AUTH_HOST_MAX)
         return false;
-    for (size_t i = 0; i < t->len; i++)
-        host[i] = t->at[i] >= 'A' && t->at[i] <= 'Z' ? (char)(t->at[i] + 32) : t->at[i];
+    memcpy(host, t->at, t->len);
     host[t->len] = '\0';
     return true;
 }
@@ -202,7 +201,8 @@ static void compat(struct bridge *b, const struct edge_request *q, struct edge_r
     }
     r->state = peer_new(b, q, version2 ? 2 : 1);
     if (!r->state) {
-        r->status = 503;
+        count_add(&b->stats.upgrade_failures, 1);
+        answer_text(r, 503, "wss: no memory\n");
         return;
     }
     r->status = 101;
@@ -279,6 +279,7 @@ bool bridge_each(const struct bridge *b, unsigned *place, unsigned count, uint64
                                       .age_s = (now_ns - p->opened_ns) / NS_PER_S,
                                       .frames_in = p->frames_in,
                                       .frames_out = p->frames_out,
+                                      .frames_dropped = p->conn->frames_dropped,
                                       .queued_bytes = p->conn->out.held},
              arg);
     }

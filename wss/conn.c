@@ -67,7 +67,10 @@ static bool conn_enter(struct conn *c, const struct conn_turn *turn)
     if (!c->listener->tls)
         return true;
     c->state = CONN_HANDSHAKE;
-    return stream_start_tls(&c->stream, turn->tls) == 0;
+    if (stream_start_tls(&c->stream, turn->tls) == 0)
+        return true;
+    count_add(&turn->stats->refused, 1); /* no memory */
+    return false;
 }
 
 /* Below TLS, which has not begun. */
@@ -182,7 +185,9 @@ void conn_say(struct conn *c, const struct conn_turn *turn, const void *head, si
     if (c->out.held > PUSH_FROM && !c->blocked)
         c->broken = !conn_push(c, turn);
     int lost = outqueue_put(&c->out, turn->pool, head, head_len, body, body_len);
-    count_add(&turn->stats->frames_dropped, lost == OUTQUEUE_REFUSED ? 1 : (unsigned)lost);
+    unsigned dropped = lost == OUTQUEUE_REFUSED ? 1 : (unsigned)lost;
+    c->frames_dropped += dropped;
+    count_add(&turn->stats->frames_dropped, dropped);
     if (c->stuck_since_ns == 0 && !outqueue_is_empty(&c->out))
         c->stuck_since_ns = turn->now_ns;
     conn_mark(c);

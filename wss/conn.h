@@ -59,6 +59,7 @@ struct conn {
     struct outqueue out;
     uint64_t protocol_deadline_ns; /* what conn_set_deadline said */
     uint64_t stuck_since_ns;       /* nothing of `out` was taken since; 0: it is empty */
+    uint64_t frames_dropped;       /* that `out` had no room for */
 
     bool blocked; /* the stream takes no more of `out` until epoll says so */
     bool broken;  /* writing failed: over at the end of the turn */
@@ -99,8 +100,8 @@ bool conn_exporter(const struct conn *c, uint8_t ret[static TLS_EXPORTER_LEN]);
 
 /* --- for the edge --- */
 
-/* Makes `c` the connection `fd`, nonblocking. False: the gate is closed to it (counted), or no
- * memory; conn_close is still to be called. */
+/* Makes `c` the connection `fd`, nonblocking. False: the gate is closed to it, or no memory
+ * (counted); conn_close is still to be called. */
 bool conn_open(struct conn *c, int fd, const struct edge_listener *listener,
                const struct endpoint *from, bool behind_proxy, const struct conn_turn *turn);
 /* Called when epoll reports anything. False: it is over, close it. */

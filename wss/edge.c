@@ -377,6 +377,7 @@ int edge_start(struct edge *e)
     sigset_t all, before;
     edge_take_tls(e);
     assert(e->places.turn.tls || !has_tls_listener(e));
+    atomic_store_explicit(&e->tick_ns, edge_clock_ns(), memory_order_relaxed);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int err = pthread_create(&e->thread, NULL, edge_run, e);

@@ -136,7 +136,7 @@ struct edge_stats {
     _Atomic uint64_t queued_bytes; /* gauge: waiting for slow readers */
 };
 const struct edge_stats *edge_stats(const struct edge *e);
-/* When the loop last turned, in edge_clock_ns. */
+/* When the loop last turned (at first: when it was started), in edge_clock_ns. */
 uint64_t edge_tick_ns(const struct edge *e);
 
 uint64_t edge_clock_ns(void); /* CLOCK_BOOTTIME, as the shards count */

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include "proto/json.h"
+#include "proto/utf8.h"
 
 /* C0 and C1 controls and delete: a terminal might obey them. `n`: bytes of the character. */
 static bool is_control(const char *c, size_t n)
@@ -67,7 +67,7 @@ void events_add(struct events *e, bool stranger, const char *kind, const char *f
     /* Longer than a text by three bytes: a character that is cut here would not fit there, unless
      * something before it shrank to '?', and then one more ends the text. */
     char text[EVENTS_TEXT_MAX + 3];
-    struct event fresh = {.kind = kind, .unix_ms = now_unix_ms()};
+    struct event fresh = {.stranger = stranger, .kind = kind, .unix_ms = now_unix_ms()};
     va_list args;
     va_start(args, format);
     int len = vsnprintf(text, sizeof text, format, args);

@@ -33,7 +33,7 @@ struct keys_config {
     enum registry_lookup lookup; /* none, binary or JSON dialect */
     const char *registry; /* host:port, resolved by the lookup thread each time it connects */
     bool first_use;
-    int wake; /* eventfd made readable when keys_take has something */
+    int wake; /* eventfd (copied) made readable when keys_take has something */
 };
 
 struct keys;

@@ -1,5 +1,6 @@
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <resolv.h>
@@ -24,7 +25,7 @@ enum { PAUSES = sizeof pause_ms / sizeof *pause_ms };
 struct lookup {
     /* Fixed by lookup_open. */
     char host[HOST_MAX + 1], port[PORT_TEXT];
-    int wake;  /* the caller's: readable when there are answers */
+    int wake;  /* our copy of the caller's, which may close its own first */
     int stop;  /* readable: the thread is to end */
     int asked; /* readable: there are requests */
     pthread_t thread;
@@ -54,6 +55,8 @@ struct lookup {
 static void lookup_free(struct lookup *l)
 {
     dialogue_close(&l->dialogue);
+    if (l->wake >= 0)
+        close(l->wake);
     if (l->stop >= 0)
         close(l->stop);
     if (l->asked >= 0)
@@ -303,11 +306,11 @@ struct lookup *lookup_open(const struct keys_config *c, char error[static KEYS_E
         snprintf(error, KEYS_ERROR_MAX, "registry: no memory");
         return NULL;
     }
-    l->wake = c->wake;
+    l->wake = fcntl(c->wake, F_DUPFD_CLOEXEC, 0);
     pthread_mutex_init(&l->lock, NULL);
     l->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     l->asked = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int err = l->stop < 0 || l->asked < 0 ? -errno : 0;
+    int err = l->wake < 0 || l->stop < 0 || l->asked < 0 ? -errno : 0;
     int opened = dialogue_open(&l->dialogue, c->lookup, l->stop);
     if (err == 0)
         err = opened;

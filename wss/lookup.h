@@ -24,7 +24,7 @@ struct lookup_answer {
 /* `c`: lookup, registry and wake. Starts the thread; NULL with `error`. */
 struct lookup *lookup_open(const struct keys_config *c, char error[static KEYS_ERROR_MAX]);
 /* Ends the thread, whatever it waits for: one that waits for a name server is left to end by
- * itself, and touches nothing of the caller's any more. */
+ * itself, and touches nothing of the caller's any more. (The eventfd `c->wake` was copied.) */
 void lookup_close(struct lookup *l);
 
 /* The two below: one thread, the edge's. */

@@ -4,7 +4,7 @@
 #include <time.h>
 #include "wss/peer.h"
 
-enum { HERE_RETRY_MS = 1000 };
+#define HERE_RETRY_NS NS_PER_S
 
 /* --- frames out --- */
 
@@ -25,11 +25,14 @@ static bool peer_close(struct peer *p, const struct conn_turn *turn, uint16_t st
     return false;
 }
 
-/* Tells the owner of the id that the session lives. A full mailbox is tried again soon. */
+/* Tells the owner of the id that the session lives, on time and not only when it speaks: a row that
+ * looks silent may be taken over. A full mailbox is tried again soon. */
 static void peer_here(struct peer *p, uint64_t now_ns)
 {
-    if (session_here(p->bridge->config.server->edge, &p->session))
-        p->here_ns = now_ns;
+    if (now_ns < p->here_ns)
+        return;
+    bool told = session_here(p->bridge->config.server->edge, &p->session);
+    p->here_ns = now_ns + (told ? SESSION_HERE_SECONDS * NS_PER_S : HERE_RETRY_NS);
     if (p->session.class_ == ROUTE_SIGNED) /* a pin in use does not age */
         keys_pin(p->bridge->keys, p->session.node_id, p->session.key, now_ns);
 }
@@ -62,8 +65,8 @@ static void deadline_set(const struct peer *p)
 {
     uint64_t quiet_s = BRIDGE_PING_SECONDS + (p->pinged ? BRIDGE_SILENCE_SECONDS : 0);
     uint64_t at_ns = p->heard_ns + quiet_s * NS_PER_S;
-    if (p->here_ns == 0 && at_ns > p->heard_ns + HERE_RETRY_MS * UINT64_C(1000000))
-        at_ns = p->heard_ns + HERE_RETRY_MS * UINT64_C(1000000);
+    if (p->here_ns < at_ns)
+        at_ns = p->here_ns;
     if (p->leave_ns != 0 && p->leave_ns < at_ns)
         at_ns = p->leave_ns;
     conn_set_deadline(p->conn, at_ns);
@@ -89,6 +92,8 @@ static bool auth_passed(struct peer *p, const struct conn_turn *turn,
     bridge_map_add(b, p);
     peer_say(p, turn, WEBSOCKET_TEXT, ok, sizeof ok - 1);
     peer_here(p, turn->now_ns);
+    if (b->drains) /* the others were told when it began */
+        p->leave_ns = turn->now_ns;
     events_add(b->config.events, true, "session", "node %u from %s", answer->node_id,
                endpoint_format(&p->session.from, ip));
     deadline_set(p);
@@ -211,8 +216,7 @@ static bool peer_input(struct conn *c, void *state, uint8_t *bytes, size_t len,
     if (goes_on && p->state == PEER_OPEN) {
         p->heard_ns = turn->now_ns;
         p->pinged = false;
-        if (turn->now_ns - p->here_ns >= SESSION_HERE_SECONDS * NS_PER_S)
-            peer_here(p, turn->now_ns);
+        peer_here(p, turn->now_ns);
         deadline_set(p);
     }
     bridge_flush(b, turn); /* relays lie in `bytes`, which is the edge's again after this */
@@ -233,8 +237,7 @@ static bool peer_expired(struct conn *c, void *state, const struct conn_turn *tu
         count_add(&b->stats.idle, 1);
         return peer_close(p, turn, WEBSOCKET_GOING_AWAY, "silent");
     }
-    if (p->here_ns == 0)
-        peer_here(p, turn->now_ns);
+    peer_here(p, turn->now_ns);
     if (quiet_ns >= BRIDGE_PING_SECONDS * NS_PER_S && !p->pinged) {
         peer_say(p, turn, WEBSOCKET_PING, NULL, 0);
         p->pinged = true;
@@ -286,7 +289,8 @@ struct peer *peer_new(struct bridge *b, const struct edge_request *q, unsigned v
     c->version = p->auth_version = version;
     c->unix_s = (int64_t)time(NULL);
     c->beacon_id = b->config.beacon_id;
-    c->has_exporter = p->tls = conn_exporter(q->conn, c->exporter);
+    c->has_exporter = conn_exporter(q->conn, c->exporter);
+    p->tls = q->conn->stream.ssl != NULL;
     bridge_host(q->http, c->host);
     randombytes_buf(c->nonce, sizeof c->nonce);
     websocket_limit(p->websocket, AUTH_REPLY_MAX);

@@ -38,7 +38,7 @@ struct peer {
     bool tls, pinged;
     uint64_t opened_ns;
     uint64_t heard_ns; /* the last frame, of any kind */
-    uint64_t here_ns;  /* when the owner of the id was last told; 0: not yet */
+    uint64_t here_ns;  /* when the owner of the id is to be told (again) that it is here */
     uint64_t leave_ns; /* told to go by a drain; 0: may stay */
     uint64_t frames_in, frames_out;
 };
@@ -89,7 +89,7 @@ void bridge_place_give(struct bridge *b, unsigned place);
 /* What the edge's lane has for UDP, for other lanes, for sessions: sent now; or only the second. */
 void bridge_flush(struct bridge *b, const struct conn_turn *turn);
 void bridge_wake(struct bridge *b);
-/* The Host field in lower case, as it is signed. False: none, or too long. */
+/* The Host field as it came. False: none, or too long. */
 bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 1]);
 
 #endif

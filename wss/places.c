@@ -2,6 +2,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 #include "server/stats.h"
 #include "wss/places.h"
 
@@ -21,6 +22,7 @@ struct slot {
 
 /* --- the pool --- */
 
+/* NULL: none is left. That is so only while the dirty list holds connections that are no more. */
 static struct conn *place_take(struct places *p)
 {
     struct conn *c = p->vacant;
@@ -28,8 +30,7 @@ static struct conn *place_take(struct places *p)
         p->vacant = c->next_dirty;
         return c;
     }
-    assert(p->untouched <= p->count);
-    return &p->pool[p->untouched++];
+    return p->untouched <= p->count ? &p->pool[p->untouched++] : NULL;
 }
 
 /* One in the dirty list is given back when that has been gone through. */
@@ -150,6 +151,11 @@ void places_add(struct places *p, int fd, const struct edge_listener *listener,
     const struct prefixes *proxies = listener->is_public ? p->turn.limits->proxies : NULL;
     bool behind_proxy = proxies && !listener->unix_path && prefixes_have(proxies, from);
     struct conn *c = place_take(p);
+    if (!c) {
+        count_add(&p->turn.stats->refused, 1);
+        close(fd);
+        return;
+    }
     bool open = conn_open(c, fd, listener, from, behind_proxy, &p->turn);
 
     if (open && !(has_room(p) && epoll_set(p, c, EPOLL_CTL_ADD))) {

@@ -36,15 +36,18 @@ ssize_t stream_discard(struct stream *s)
 /* --- TLS --- */
 
 /* SSL_read goes on from one KeyUpdate to the next, and from one refused renegotiation to the next,
- * for as long as they come in: a client that never pauses would have the thread for itself. They
- * are counted here ... */
-static void tls_message_passed(int sent, int version, int type, const void *bytes, size_t len,
-                               SSL *ssl, void *arg)
+ * for as long as they come in: a client that never pauses would have the thread for itself. Records
+ * that are no data are counted here ... */
+static void tls_record_named(int sent, int version, int what, const void *bytes, size_t len,
+                             SSL *ssl, void *arg)
 {
     struct stream *s = arg;
-    (void)sent, (void)version, (void)bytes, (void)len, (void)ssl;
-    if (type == SSL3_RT_HANDSHAKE || type == SSL3_RT_ALERT)
-        s->messages++;
+    const uint8_t *type = bytes;
+    /* In TLS 1.3 each record calls itself data; what it is stands inside. */
+    bool names_type = what == SSL3_RT_HEADER || what == SSL3_RT_INNER_CONTENT_TYPE;
+    (void)version, (void)ssl;
+    if (!sent && names_type && len > 0 && *type != SSL3_RT_APPLICATION_DATA)
+        s->records_other++;
 }
 
 /* ... and end with what has been read already: too many make the next read of the socket fail. */
@@ -54,7 +57,7 @@ static long tls_before_read(BIO *bio, int operation, const char *bytes, size_t l
     const void *arg = BIO_get_callback_arg(bio);
     const struct stream *s = arg;
     (void)bytes, (void)len, (void)argi, (void)argl, (void)processed;
-    if (operation != BIO_CB_READ || s->messages <= STREAM_MESSAGES_MAX)
+    if (operation != BIO_CB_READ || s->records_other <= STREAM_RECORDS_OTHER_MAX)
         return result;
     BIO_clear_retry_flags(bio);
     return -1;
@@ -170,7 +173,7 @@ int stream_start_tls(struct stream *s, struct tls *t)
     s->ssl = tls_accept(t, s->fd);
     if (!s->ssl)
         return -ENOMEM;
-    SSL_set_msg_callback(s->ssl, tls_message_passed);
+    SSL_set_msg_callback(s->ssl, tls_record_named);
     BIO_set_callback_ex(SSL_get_rbio(s->ssl), tls_before_read);
     return 0;
 }

@@ -27,7 +27,7 @@
 enum {
     STREAM_RECORDS_A_READ = 16, /* of TLS; a peer may put a byte in each */
     STREAM_DISCARD_A_CALL = 4096,
-    STREAM_MESSAGES_MAX = 256, /* of TLS that are no data, in the life of a connection */
+    STREAM_RECORDS_OTHER_MAX = 256, /* of TLS that are no data, in the life of a connection */
 };
 
 struct stream {
@@ -38,7 +38,7 @@ struct stream {
     bool starved;   /* TLS has not one whole record left: only the socket can bring more */
     bool end_waits; /* a read met it behind its last bytes; the next one returns `end` */
     int end;
-    unsigned messages; /* handshake messages and alerts, both ways */
+    unsigned records_other; /* received that are no data */
 };
 
 void stream_open(struct stream *s, int fd);

@@ -2,8 +2,9 @@
 
 #include <assert.h>
 #include <openssl/evp.h>
-#include <sodium.h>
 #include <stdio.h>
+
+#include "wss/base64.h"
 
 enum {
     KEY_LEN = 16,    /* bytes behind the base64 of Sec-WebSocket-Key */
@@ -11,55 +12,16 @@ enum {
     ACCEPT_TEXT = 29 /* base64 of a SHA-1, zero-ended */
 };
 
-/* --- texts --- */
-
-/* ASCII only: names must not depend on the locale. */
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
-}
-
-static bool same_ignoring_case(struct http_text a, struct http_text b)
-{
-    size_t i = 0;
-    while (i < a.len && i < b.len && lower(a.at[i]) == lower(b.at[i]))
-        i++;
-    return i == a.len && i == b.len;
-}
-
-static struct http_text text_of(const char *text)
-{
-    return (struct http_text){.at = text, .len = strlen(text)};
-}
-
 static struct http_text behind(struct http_text t, size_t len)
 {
     return (struct http_text){.at = t.at + len, .len = t.len - len};
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-/* Takes one element of a comma-separated list, without the blanks around it. */
-static struct http_text cut_element(struct http_text *list)
-{
-    const char *comma = memchr(list->at, ',', list->len);
-    struct http_text t = {.at = list->at, .len = comma ? (size_t)(comma - list->at) : list->len};
-    *list = behind(*list, t.len + (comma != NULL));
-    while (t.len > 0 && is_blank(t.at[0]))
-        t = behind(t, 1);
-    while (t.len > 0 && is_blank(t.at[t.len - 1]))
-        t.len--;
-    return t;
 }
 
 /* --- fields --- */
 
 static bool is_named(const struct http_field *f, const char *name)
 {
-    return same_ignoring_case(f->name, text_of(name));
+    return http_text_same(f->name, http_text_of(name));
 }
 
 static unsigned field_count(const struct http_request *q, const char *name)
@@ -77,8 +39,8 @@ static bool list_has(const struct http_request *q, const char *name, const char 
     for (unsigned i = 0; i < q->field_count; i++) {
         struct http_text list = q->field[i].value;
         while (is_named(&q->field[i], name) && list.len > 0) {
-            struct http_text t = cut_element(&list);
-            if (case_matters ? http_text_is(t, element) : same_ignoring_case(t, text_of(element)))
+            struct http_text t = http_list_take(&list);
+            if (case_matters ? http_text_is(t, element) : http_text_same(t, http_text_of(element)))
                 return true;
         }
     }
@@ -130,7 +92,7 @@ static bool cut_scheme(struct http_text *t, const char *scheme)
 {
     size_t len = strlen(scheme);
     struct http_text start = {.at = t->at, .len = len};
-    if (t->len < len || !same_ignoring_case(start, text_of(scheme)))
+    if (t->len < len || !http_text_same(start, http_text_of(scheme)))
         return false;
     *t = behind(*t, len);
     return true;
@@ -151,7 +113,7 @@ static bool origin_is_ours(struct http_text origin, struct http_text host)
         if (cut_scheme(&origin, schemes[i].scheme))
             return read_place(origin, schemes[i].port, &from) &&
                    read_place(host, schemes[i].port, &to) && from.port == to.port &&
-                   same_ignoring_case(from.host, to.host);
+                   http_text_same(from.host, to.host);
     }
     return false; /* "null" among them */
 }
@@ -168,11 +130,7 @@ static bool origin_allowed(const struct http_request *q)
 static bool key_is_good(struct http_text key)
 {
     uint8_t bytes[KEY_LEN];
-    size_t len;
-    return key.len == KEY_TEXT &&
-           sodium_base642bin(bytes, sizeof bytes, key.at, key.len, NULL, &len, NULL,
-                             sodium_base64_VARIANT_ORIGINAL) == 0 &&
-           len == KEY_LEN;
+    return key.len == KEY_TEXT && base64_read(key.at, key.len, bytes, sizeof bytes);
 }
 
 /* RFC 6455, 4.2.2: that we have understood is proven by a hash of the key's text and this. */

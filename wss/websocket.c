@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <wslay/wslay.h>
 
-#include "server/options.h"
+#include "proto/utf8.h"
 
 enum {
     CONTROL_MAX = 125, /* RFC 6455, 5.5 */

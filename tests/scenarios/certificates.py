@@ -1,22 +1,18 @@
 """Certificates: how new ones are taken, and what happens to bad ones."""
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
-import socket
-import ssl
 import subprocess
-import tempfile
 import time
 
 from . import lab
 from .admin import CONFIG, NOBODY, Events, become_nobody, good, plain_at, secret_file, start_refused, told
 from .beacon import run
-from .frame import BUILD, SLOW, Failure, equal, eventually, scenario, true, within
+from .frame import BUILD, Failure, equal, eventually, scenario, true, within
 from .running import write
-from .websock import BINARY, Certificate, Stream, WsNode, keys_file
+from .websock import Certificate, Stream, WsNode, keys_file
 from .wire import A, SECRET1, Node, delivered, relay
 from .wss import C, serving
 
