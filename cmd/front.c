@@ -9,6 +9,7 @@
 #include "cmd/log.h"
 #include "cmd/say.h"
 
+enum { RETRY_SECONDS = 60 }; /* a pair that was refused is looked at again */
 enum {
     ERROR_MAX = (int)TLS_ERROR_MAX > (int)KEYS_ERROR_MAX ? (int)TLS_ERROR_MAX : (int)KEYS_ERROR_MAX
 };
@@ -44,11 +45,6 @@ static struct tls_stamp stamp_now(const struct config *c)
     return c->tls_cert[0] ? tls_stamp(c->tls_cert, c->tls_key) : none;
 }
 
-static bool has_sessions(const struct config *c)
-{
-    return c->has_wss || c->has_wss_plain;
-}
-
 static struct keys *keys_load(const struct config *c, int wake, char error[static KEYS_ERROR_MAX])
 {
     return keys_open(&(struct keys_config){.file = c->keys,
@@ -68,7 +64,7 @@ bool front_check(const struct config *c, char *error, size_t capacity)
     bool good = t || !has_tls(c);
     if (t)
         tls_close(t);
-    if (good && c->keys[0] && has_sessions(c)) {
+    if (good && c->keys[0] && config_has_sessions(c)) {
         struct keys *k = keys_load(&quiet, -1, why);
         good = k;
         if (k)
@@ -187,7 +183,7 @@ static uint64_t front_turn(void *arg, const struct conn_turn *turn)
 
 unsigned front_places(const struct config *c)
 {
-    unsigned sessions = has_sessions(c) ? c->wss_sessions : 0;
+    unsigned sessions = config_has_sessions(c) ? c->wss_sessions : 0;
     return sessions + (c->admin.kind == ADMIN_OFF ? 0 : API_STREAMS_MAX);
 }
 
@@ -255,7 +251,7 @@ static int secrets_open(struct front *f)
         }
         certificates_use(f, t);
     }
-    if (has_sessions(c)) {
+    if (config_has_sessions(c)) {
         f->keys = keys_load(c, edge_wake_fd(f->edge), error);
         if (!f->keys) {
             log_line(LOG_ERROR, "keys", "no keys", "error=%s", log_quote(error));
@@ -275,7 +271,7 @@ int front_open(struct front *f, const struct config *c, struct server *server,
     f->notes.main = pthread_self();
     atomic_store(&f->notes.level, -1);
     events_init(&f->events);
-    if (has_sessions(c) &&
+    if (config_has_sessions(c) &&
         (bridge_start(f, server) < 0 || !(f->sender = shards_sender_new(shards)))) {
         log_line(LOG_ERROR, "wss", "no memory", "sessions=%u", c->wss_sessions);
         return -ENOMEM;
@@ -393,7 +389,10 @@ void front_watch(struct front *f)
         log_line(LOG_WARN, "tls", "a certificate file is gone, the loaded ones stay", NULL);
     bool settled = now.hash == f->seen.hash;
     f->seen = now;
-    if (!settled || now.hash == 0 || now.hash == f->loaded.hash || now.hash == f->refused.hash)
+    if (!settled || now.hash == 0 || now.hash == f->loaded.hash)
+        return;
+    /* What was refused may have been fine but for want of a descriptor or memory just then. */
+    if (now.hash == f->refused.hash && ++f->refused_s < RETRY_SECONDS)
         return;
     struct tls *t = certificates_load(c, error);
     if (t) {
@@ -402,7 +401,8 @@ void front_watch(struct front *f)
         front_event(f, "certificate", "new files taken");
         return;
     }
-    f->refused = now; /* said once */
+    f->refused = now; /* said once a minute */
+    f->refused_s = 0;
     log_line(LOG_ERROR, "tls", "certificate refused, the old one stays", "error=%s",
              log_quote(error));
     char text[EVENTS_TEXT_MAX];

@@ -42,6 +42,7 @@ struct front {
     /* Certificate files: as loaded, and as last seen; a change counts when it has lasted a second.
      */
     struct tls_stamp loaded, seen, refused;
+    unsigned refused_s; /* seconds since */
 };
 
 /* What --check-config and a start both must find good: certificates and keys. False: `error`. */

@@ -18,6 +18,7 @@ enum {
     CONFIG_TEXT_MAX = 1024,
     CONFIG_SHARDS_MAX = 64,
     CONFIG_WHITELIST_MAX = 256,
+    CONFIG_CERTIFICATES_MAX = 8,
     CONFIG_ERROR_MAX = 512,
     CONFIG_VALUE_MAX = 16384, /* a whole whitelist as text fits */
     CONFIG_OPTIONS_MAX = 64,
@@ -158,6 +159,12 @@ struct config_error {
     char text[CONFIG_ERROR_MAX]; /* "beacon.conf:12: relay-rate = fast: not a number", complete */
     bool usage; /* the command line itself is wrong: no such flag, no value, a stray argument */
 };
+
+/* Nodes may come over WebSocket. */
+static inline bool config_has_sessions(const struct config *c)
+{
+    return c->has_wss || c->has_wss_plain;
+}
 
 /* All defaults. */
 void config_init(struct config *c);

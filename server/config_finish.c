@@ -3,7 +3,6 @@
 #include <string.h>
 
 enum {
-    TLS_PAIRS_MAX = 8, /* as wss/tls.h has it */
     TOKEN_MIN = 16,
     TOKEN_MAX = 200,
 };
@@ -140,8 +139,9 @@ static bool check_tls(const struct config *c, struct config_error *error)
                            "%s: %s: each certificate needs its key, but tls-cert names %u and "
                            "tls-key %u",
                            origin_of(c, name), name, certs, keys);
-    if (certs > TLS_PAIRS_MAX)
-        return fail_at(c, name, error, "more than 8 certificates");
+    if (certs > CONFIG_CERTIFICATES_MAX)
+        return config_fail(error, "%s: %s: more than %d certificates", origin_of(c, name), name,
+                           CONFIG_CERTIFICATES_MAX);
     if (c->has_wss && certs == 0 && !c->dev) /* --dev makes one */
         return fail_at(c, "wss", error,
                        "needs tls-cert and tls-key (behind a TLS proxy, wss-plain needs none)");
@@ -178,8 +178,8 @@ static bool check_keys(const struct config *c, struct config_error *error)
                            "%s: registry = %s: not a host and port, like "
                            "registry.example.org:9000, as registry-lookup needs it",
                            origin_of(c, "registry"), text_show(c->registry, shown));
-    if ((c->has_wss || c->has_wss_plain) && c->keys[0] == '\0' &&
-        c->registry_lookup == LOOKUP_NONE && !c->first_use)
+    if (config_has_sessions(c) && c->keys[0] == '\0' && c->registry_lookup == LOOKUP_NONE &&
+        !c->first_use)
         return fail_at(c, c->has_wss ? "wss" : "wss-plain", error,
                        "nobody could authenticate: set keys, registry-lookup or wss-first-use");
     return true;

@@ -15,7 +15,9 @@ struct outgoing relay_rewrite(struct datagram *d, const struct route *to)
 }
 
 /* The sender id in a relay is a claim. It is proven when that id is registered at this source; by a
- * datagram never when it is registered by its session, wherever the datagram seems to come from. */
+ * datagram never when it is registered by its session, wherever the datagram seems to come from. A
+ * session has proved to hold a key, but one of first use is worth nothing against who has the id:
+ * without a row it is believed (its last frames may come after its end), against another's not. */
 static bool sender_proven(struct lane *l, const struct datagram *d, uint32_t sender,
                           const struct moment *now)
 {
@@ -25,8 +27,10 @@ static bool sender_proven(struct lane *l, const struct datagram *d, uint32_t sen
     if (from->proven_at_ns == now->ns && from->sender == sender)
         return from->proven;
     const struct lane *owner = s->lane[route_owner(s->owner_key, sender, s->lane_count)];
-    from->proven = route_find(owner->routes, d->sender_hash, sender, &route) &&
-                   endpoint_equal(&route.at, &d->from) && !(route.flags & ROUTE_STREAM);
+    bool known = route_find(owner->routes, d->sender_hash, sender, &route);
+    bool here = known && endpoint_equal(&route.at, &d->from);
+    bool by_session = known && route.flags & ROUTE_STREAM;
+    from->proven = d->session_id ? !known || (here && by_session) : here && !by_session;
     from->sender = sender;
     from->proven_at_ns = now->ns;
     return from->proven;
@@ -74,7 +78,7 @@ enum verdict relay_input(struct lane *l, struct datagram *d, const struct moment
     const struct lane *owner = s->lane[route_owner(s->owner_key, m.dest, s->lane_count)];
     if (!route_find(owner->routes, d->dest_hash, m.dest, &to))
         return VERDICT_RELAY_NO_ROUTE;
-    bool proven = d->session_id || sender_proven(l, d, m.sender, now);
+    bool proven = sender_proven(l, d, m.sender, now);
     if (!proven && l->rules->strict_relay_source)
         return VERDICT_RELAY_SENDER_MISMATCH;
     enum verdict v = relay_budget(l, d, now);

@@ -30,8 +30,8 @@ enum route_flag {
 /* A flood of new ids pushes out other new ids before nodes that have come back for a while. */
 enum { ROUTE_AGE_STEP_S = 32 };
 
-/* A session's row lives at least so long after its last letter, whatever node-ttl says: letters come
- * every SESSION_HERE_SECONDS, and one may be lost. */
+/* A session's row lives at least so long after its last letter, whatever node-ttl says: letters
+ * come every SESSION_HERE_SECONDS, and one may be lost. */
 enum { ROUTE_STREAM_TTL_S = 60 };
 
 /* How well the row's holder is proven. What the Pilot wire says over UDP proves nothing. */

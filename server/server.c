@@ -47,12 +47,6 @@ static const uint32_t limiter_cells[] = {RELAY_CELLS,  RELAY_IP_CELLS, REPLY_CEL
                                          VERIFY_CELLS, NOTIFY_CELLS,   TOTAL_CELLS};
 enum { LIMITERS = sizeof limiter_cells / sizeof *limiter_cells };
 
-/* The edge's lane decides what sessions say; there is none without a listener for them. */
-static bool has_edge(const struct config *c)
-{
-    return c->has_wss || c->has_wss_plain;
-}
-
 static size_t lane_size(uint32_t nodes, bool sessions)
 {
     size_t n = 0;
@@ -71,8 +65,8 @@ static size_t lane_size(uint32_t nodes, bool sessions)
 size_t server_size(const struct config *c, unsigned lanes)
 {
     size_t n = align64(sizeof(struct server));
-    n += lanes * lane_size(lane_nodes(c->max_nodes, lanes), has_edge(c));
-    n += has_edge(c) ? lane_size(0, true) : 0;
+    n += lanes * lane_size(lane_nodes(c->max_nodes, lanes), config_has_sessions(c));
+    n += config_has_sessions(c) ? lane_size(0, true) : 0;
     return n;
 }
 
@@ -127,7 +121,7 @@ struct server *server_init(void *memory, const struct config *c, unsigned lanes,
     atomic_flag_clear(&s->service.claim);
     for (unsigned i = 0; i < lanes; i++)
         s->lane[i] = lane_init(&at, s, i, lane_nodes(c->max_nodes, lanes), route_key);
-    if (has_edge(c)) {
+    if (config_has_sessions(c)) {
         s->edge = lane_init(&at, s, lanes, 0, route_key);
         for (unsigned i = 0; i <= lanes; i++)
             lane_at(s, i)->handoff = handoff_init(take(&at, handoff_size()));

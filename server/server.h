@@ -113,7 +113,8 @@ struct lane {
 struct server {
     unsigned lane_count;
     struct lane *lane[CONFIG_SHARDS_MAX];
-    struct lane *edge; /* decides frames of sessions; index lane_count, owns no node. NULL: none */
+    struct lane *edge; /* decides frames of sessions; index lane_count, owns no node. NULL without
+                          a listener for them */
     struct owner_key owner_key;
     struct siphash_key limit_key;
     struct service service;

@@ -7,6 +7,8 @@
 #include "server/options.h"
 #include "wss/websocket.h"
 
+static struct websocket_memory parts = {.max = 8 << 20};
+
 #define CHECK(fact) ((fact) ? (void)0 : abort())
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
@@ -70,7 +72,7 @@ static void read_piece(struct websocket *w, uint8_t *bytes, size_t len, struct o
 static struct outcome read_stream(const uint8_t *bytes, size_t len, size_t piece_max, uint64_t seed)
 {
     struct outcome o = {.hash = 0xcbf29ce484222325u};
-    struct websocket *w = websocket_new();
+    struct websocket *w = websocket_new(&parts);
     uint8_t *memory = malloc(len + (len == 0));
     CHECK(w && memory);
     for (size_t at = 0, n; at < len; at += n) {

@@ -624,6 +624,27 @@ static void test_open_and_close_without_a_thread(void **state)
     edge_up_at("127.0.0.1:0", &relaxed);
 }
 
+/* They stand in two places: an edge can be opened without a configuration. */
+static void test_defaults_are_those_of_the_options(void **state)
+{
+    (void)state;
+    static struct config c;
+    const char *failed;
+    struct edge_listener none = {.name = "test"};
+    config_init(&c);
+    assert_int_equal(edge_open(&edge, &none, 0, c.wss_sessions, &failed), 0);
+    const struct edge_limits *l = edge_limits(edge);
+    assert_int_equal(l->connections, EDGE_HTTP_CONNECTIONS + c.wss_sessions);
+    assert_int_equal(l->per_ipv4, c.wss_per_ipv4);
+    assert_int_equal(l->per_ipv6_64, c.wss_per_ipv6_64);
+    assert_int_equal(l->handshakes.per_s, c.wss_handshakes.per_s);
+    assert_int_equal(l->handshakes.burst, c.wss_handshakes.burst);
+    assert_int_equal(l->handshakes_total.per_s, c.wss_handshakes_total.per_s);
+    assert_int_equal(l->handshakes_total.burst, c.wss_handshakes_total.burst);
+    assert_int_equal(l->queue_each, c.wss_queue);
+    assert_int_equal(l->queue_total, c.wss_queue_total);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, edge_down)
 
 int main(void)
@@ -657,6 +678,7 @@ int main(void)
         TEST(test_port_can_be_taken_again_at_once),
         TEST(test_close_ends_whatever_is_open),
         TEST(test_open_and_close_without_a_thread),
+        TEST(test_defaults_are_those_of_the_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -127,10 +127,12 @@ static bool is_cut(int client)
 static void test_ended_in_the_dirty_list(void **state)
 {
     struct rig *g = *state;
+    int client[PLACES];
+    for (unsigned i = 0; i < PLACES; i++)
+        client[i] = connect_protocol(g, i);
     for (unsigned i = 0; i < PLACES; i++) {
-        int client = connect_protocol(g, i);
         conn_set_deadline(&g->places.pool[i], UINT64_MAX); /* into the list */
-        close(client);                                     /* with unread bytes: a reset */
+        close(client[i]);                                  /* with unread bytes: a reset */
     }
     for (unsigned i = 0; i < PLACES; i++)
         places_event(&g->places, i);

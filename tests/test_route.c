@@ -402,19 +402,28 @@ static void test_expire_limits(void **state)
         const char *name;
         uint32_t seen_s, now_s;
         bool gone;
+        uint32_t ttl_s;
+        uint8_t flags;
     } cases[] = {
-        {"just heard", 1000, 1000, false},
-        {"at the limit", 1000, 1600, false},
-        {"a second past it", 1000, 1601, true},
-        {"heard later than now", 1001, 1000, false},
-        {"at the limit across the wrap", UINT32_MAX - 99, 500, false},
-        {"past it across the wrap", UINT32_MAX - 99, 501, true},
+        {"just heard", 1000, 1000, false, 600, 0},
+        {"at the limit", 1000, 1600, false, 600, 0},
+        {"a second past it", 1000, 1601, true, 600, 0},
+        {"heard later than now", 1001, 1000, false, 600, 0},
+        {"at the limit across the wrap", UINT32_MAX - 99, 500, false, 600, 0},
+        {"past it across the wrap", UINT32_MAX - 99, 501, true, 600, 0},
+        {"past a short one", 1000, 1011, true, 10, 0},
+        {"a session past a short one", 1000, 1011, false, 10, ROUTE_STREAM},
+        {"a session at its own limit", 1000, 1060, false, 10, ROUTE_STREAM},
+        {"a session past its own limit", 1000, 1061, true, 10, ROUTE_STREAM},
+        {"a session at a long limit", 1000, 1600, false, 600, ROUTE_STREAM},
+        {"a session past a long one", 1000, 1601, true, 600, ROUTE_STREAM},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct routes *r = routes_new(4);
-        struct route route = {.id = 9, .seen_s = cases[i].seen_s, .at = {.port = 1}};
+        struct route route = {
+            .id = 9, .seen_s = cases[i].seen_s, .at = {.port = 1}, .flags = cases[i].flags};
         assert_int_equal(route_put(r, &route, NULL), ROUTE_INSERTED);
-        uint32_t gone = route_expire(r, cases[i].now_s, 600, 100);
+        uint32_t gone = route_expire(r, cases[i].now_s, cases[i].ttl_s, 100);
         if (gone != cases[i].gone)
             fail_msg("%s: %u gone", cases[i].name, gone);
         assert_int_equal(route_count(r), !cases[i].gone);

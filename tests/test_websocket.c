@@ -10,6 +10,8 @@ static void *counted_realloc(void *memory, size_t size)
 #include "wss/websocket.c"
 #undef realloc
 
+static struct websocket_memory parts = {.max = 8 << 20};
+
 enum { STREAM_MAX = 1 << 20, TRANSCRIPT_MAX = 4096 };
 
 /* --- frames of a client, from a script ---
@@ -152,7 +154,7 @@ static void transcript_read(struct transcript *t, uint8_t *bytes, size_t len, ui
 /* The stream in pieces of at most `piece` bytes, each in memory of exactly its size. */
 static struct transcript read_in_pieces(const struct stream_text *s, size_t piece, uint64_t *seed)
 {
-    struct transcript t = {.w = websocket_new(), .hash = 1};
+    struct transcript t = {.w = websocket_new(&parts), .hash = 1};
     for (size_t at = 0, n; at < s->len; at += n) {
         n = seed ? rig_random(seed) % piece + 1 : piece;
         n = n < s->len - at ? n : s->len - at;
@@ -307,10 +309,46 @@ static void assert_letters(const uint8_t *bytes, size_t len)
         assert_int_equal(bytes[i], 'a' + i % 26);
 }
 
+/* Feeds a script whole. The last verdict. */
+static enum websocket_read feed_all(struct websocket *w, const char *script, uint16_t *ret_status)
+{
+    struct stream_text s = stream_of(script);
+    struct websocket_message m;
+    uint8_t *bytes = s.bytes;
+    size_t len = s.len;
+    enum websocket_read got;
+    do
+        got = websocket_read(w, &bytes, &len, 0, &m, ret_status);
+    while (got == WEBSOCKET_MESSAGE);
+    free(s.bytes);
+    return got;
+}
+
+static void test_parts_share_a_bound(void **state)
+{
+    (void)state;
+    struct websocket_memory shared = {.max = 40000};
+    struct websocket *a = websocket_new(&shared), *b = websocket_new(&shared);
+    uint16_t status = 0;
+    assert_int_equal(feed_all(a, "02:30000", &status), WEBSOCKET_MORE);
+    assert_true(shared.used >= 30000);
+    assert_int_equal(feed_all(b, "82:60000", &status), WEBSOCKET_MORE); /* whole: needs none */
+    assert_int_equal(feed_all(b, "02:30000", &status), WEBSOCKET_BAD);
+    assert_int_equal(status, WEBSOCKET_INTERNAL_ERROR);
+    websocket_free(b);
+    assert_int_equal(feed_all(a, "80:1", &status), WEBSOCKET_MORE);
+    assert_int_equal(shared.used, 0); /* given out and done with */
+    websocket_free(a);
+    struct websocket *c = websocket_new(&shared);
+    assert_int_equal(feed_all(c, "02:30000", &status), WEBSOCKET_MORE);
+    websocket_free(c);
+    assert_int_equal(shared.used, 0);
+}
+
 static void test_whole_messages_stay_in_place(void **state)
 {
     (void)state;
-    struct websocket *w = websocket_new();
+    struct websocket *w = websocket_new(&parts);
     struct stream_text s = stream_of("82:65536 02:5 89:3 80:0 81:4096 82:0");
     struct websocket_message m[5];
     uint8_t *bytes = s.bytes;
@@ -353,7 +391,7 @@ static void test_reads_to_the_end_of_one(void **state)
         char script[64];
         snprintf(script, sizeof script, "82:%zu 82:1 82:0", lens[i]);
         struct stream_text s = stream_of(script);
-        struct websocket *w = websocket_new();
+        struct websocket *w = websocket_new(&parts);
         struct websocket_message m;
         uint8_t *bytes = s.bytes;
         size_t len = s.len;
@@ -373,7 +411,7 @@ static void test_reads_to_the_end_of_one(void **state)
 static void test_head_before_payload(void **state)
 {
     (void)state;
-    struct websocket *w = websocket_new();
+    struct websocket *w = websocket_new(&parts);
     struct stream_text s = stream_of("82:1000");
     struct websocket_message m;
     uint8_t *bytes = s.bytes;
@@ -396,7 +434,7 @@ static void test_head_before_payload(void **state)
 static void test_memory(void **state)
 {
     (void)state;
-    struct websocket *w = websocket_new();
+    struct websocket *w = websocket_new(&parts);
     struct stream_text s = stream_of("82:65536");
     struct websocket_message m;
     uint8_t *bytes = s.bytes;
@@ -431,7 +469,7 @@ static void test_no_memory(void **state)
 static void test_refusal_stays(void **state)
 {
     (void)state;
-    struct websocket *w = websocket_new();
+    struct websocket *w = websocket_new(&parts);
     struct stream_text s = stream_of("82:5u 82:5");
     struct websocket_message m = {.len = 77};
     uint8_t *bytes = s.bytes;
@@ -465,7 +503,7 @@ static void test_control_rate(void **state)
          "o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0 o0"},
         {"a nanosecond too early", SECOND_NS / 10 - 1, "89:0", "!1008"},
     };
-    struct transcript t = {.w = websocket_new()};
+    struct transcript t = {.w = websocket_new(&parts)};
     uint64_t now_ns = 0;
     for (size_t i = 0; i < COUNT(steps); i++) {
         struct stream_text s = stream_of(steps[i].script);
@@ -544,6 +582,7 @@ int main(void)
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_refusal_stays),
         cmocka_unit_test(test_control_rate),
+        cmocka_unit_test(test_parts_share_a_bound),
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_close),
     };

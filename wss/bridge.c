@@ -296,6 +296,7 @@ int bridge_open(struct bridge **ret, const struct bridge_config *c)
         chains *= 2;
     if (b) {
         b->config = *c;
+        b->parts.max = BRIDGE_PARTS_MAX;
         b->map_mask = chains - 1;
         b->map = calloc(chains, sizeof(struct peer *));
         b->places = calloc(c->sessions_max, sizeof *b->places);

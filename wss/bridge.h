@@ -20,7 +20,8 @@ enum {
     BRIDGE_AUTH_SECONDS = 10, /* so no challenge is ever older */
     BRIDGE_PING_SECONDS = 30,
     BRIDGE_SILENCE_SECONDS = 15,
-    BRIDGE_WAITING_MIN = 64, /* so many, or a tenth of all places, may be unauthenticated */
+    BRIDGE_PARTS_MAX = 32 << 20, /* bytes of messages that come in parts, of all sessions */
+    BRIDGE_WAITING_MIN = 64,     /* so many, or a tenth of all places, may be unauthenticated */
 };
 
 /* How the edge's lane reaches UDP and the shards: shard/ and wss/ do not know each other. */

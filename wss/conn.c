@@ -6,7 +6,10 @@
 #include "server/stats.h"
 #include "wss/conn_http.h"
 
-enum { PUSH_FROM = 2 * OUTQUEUE_PIECE }; /* bytes that need not wait for the end of the turn */
+enum {
+    PUSH_FROM = 2 * OUTQUEUE_PIECE, /* bytes that need not wait for the end of the turn */
+    READS_A_TURN = 8,               /* of TLS, each of up to STREAM_RECORDS_A_READ records */
+};
 
 static_assert(sizeof(struct conn) <= 400, "an idle session costs little");
 static_assert((int)CONN_INPUT_A_TURN >= (int)PROXY_MAX,
@@ -261,14 +264,16 @@ static ssize_t conn_fill(struct conn *c, const struct conn_turn *turn, size_t *r
 {
     ssize_t n;
     size_t room;
+    unsigned reads = 0;
     *ret_len = 0;
     do {
         room = CONN_INPUT_A_TURN - *ret_len;
         n = stream_read(&c->stream, turn->input + *ret_len, room);
         if (n > 0)
             *ret_len += (size_t)n;
-        /* A short read has emptied a socket; TLS gives one record at a time. */
-    } while (n > 0 && (size_t)n < room && c->stream.ssl);
+        /* A short read has emptied a socket; TLS gives some records at a time. A client that puts a
+         * byte in each must not have the turn for itself. */
+    } while (n > 0 && (size_t)n < room && c->stream.ssl && ++reads < READS_A_TURN);
     return n;
 }
 

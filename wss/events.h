@@ -14,7 +14,7 @@ enum { EVENTS_KEPT = 64, EVENTS_TEXT_MAX = 160, EVENTS_STRANGER_PER_S = 10 };
 struct event {
     uint64_t sequence; /* from 1 */
     int64_t unix_ms;
-    bool stranger;     /* somebody outside caused it */
+    bool stranger;    /* somebody outside caused it */
     const char *kind; /* constant text: "reload", "drain", "certificate", "session", "auth" */
     char text[EVENTS_TEXT_MAX];
 };

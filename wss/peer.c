@@ -279,7 +279,7 @@ struct peer *peer_new(struct bridge *b, const struct edge_request *q, unsigned v
     if (p)
         p->proof = calloc(1, sizeof *p->proof);
     if (p && p->proof)
-        p->websocket = websocket_new();
+        p->websocket = websocket_new(&b->parts);
     if (!p || !p->websocket) {
         free(p ? p->proof : NULL);
         free(p);

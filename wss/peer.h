@@ -57,7 +57,8 @@ struct bridge {
     unsigned map_mask;
     struct place *places;
     unsigned first_free, peers;
-    struct outbox out;   /* of the edge's lane */
+    struct outbox out; /* of the edge's lane */
+    struct websocket_memory parts;
     unsigned stale_left; /* this turn may send so many letters about rows without a session */
     bool drains;         /* what the edge's thread knows of the two below */
     struct bridge_stats stats;

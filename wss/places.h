@@ -4,7 +4,8 @@
  * A place that was never used costs no memory but address space. Deadlines lie apart from the
  * connections, so that a sweep over ten thousand of them touches 240 KB in one piece; a crowd is
  * swept ten times a second at most. A connection that is removed while it is in the dirty list
- * keeps its place until that has been gone through; a full pool meanwhile turns newcomers away. The edge's thread only. */
+ * keeps its place until that has been gone through; a full pool meanwhile turns newcomers away. The
+ * edge's thread only. */
 #ifndef BEACON_WSS_PLACES_H
 #define BEACON_WSS_PLACES_H
 

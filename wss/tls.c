@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "proto/siphash.h"
+#include "server/config.h"
 #include "wss/tls_pair.h"
 
 enum { WARNING_MAX = 512, DAY_SECONDS = 86400 };
+static_assert((int)TLS_PAIRS_MAX == (int)CONFIG_CERTIFICATES_MAX, "what may be configured fits");
 
 /* Lives as long as the first pair's context, whose ex_data it is: every connection holds that one,
  * whichever pair it was given, so the SNI callback can look here even after tls_close. */

@@ -43,6 +43,7 @@ struct websocket {
     unsigned fragments;
     uint8_t *memory;
     size_t len, capacity; /* of memory */
+    struct websocket_memory *shared;
 
     uint64_t control_spent_ns; /* GCRA: until when the budget of control frames is spent */
     size_t control_len;
@@ -72,13 +73,14 @@ static ssize_t feed(uint8_t *bytes, size_t capacity, int flags, void *arg)
     return (ssize_t)len; /* 0: wslay wants to read more */
 }
 
-struct websocket *websocket_new(void)
+struct websocket *websocket_new(struct websocket_memory *shared)
 {
     static const struct wslay_frame_callbacks callbacks = {.recv_callback = feed};
     struct websocket *w = calloc(1, sizeof *w);
     if (!w)
         return NULL;
     w->message_max = WEBSOCKET_MESSAGE_MAX;
+    w->shared = shared;
     if (wslay_frame_context_init(&w->wslay, &callbacks, w) < 0) {
         free(w);
         return NULL;
@@ -92,23 +94,24 @@ void websocket_limit(struct websocket *w, size_t len)
     w->message_max = len;
 }
 
-void websocket_free(struct websocket *w)
-{
-    if (!w)
-        return;
-    wslay_frame_context_free(w->wslay);
-    free(w->memory);
-    free(w);
-}
-
 /* --- the memory of a message in parts --- */
 
 static void memory_free(struct websocket *w)
 {
     free(w->memory);
+    w->shared->used -= w->capacity;
     w->memory = NULL;
     w->len = w->capacity = 0;
     w->given_out = false;
+}
+
+void websocket_free(struct websocket *w)
+{
+    if (!w)
+        return;
+    memory_free(w);
+    wslay_frame_context_free(w->wslay);
+    free(w);
 }
 
 /* Grows with the bytes that came, not with what a head claims. */
@@ -118,9 +121,13 @@ static bool memory_append(struct websocket *w, const uint8_t *bytes, size_t len)
         size_t capacity = w->capacity > 0 ? w->capacity : MEMORY_MIN;
         while (capacity < w->len + len)
             capacity *= 2;
+        size_t more = capacity - w->capacity;
+        if (more > w->shared->max - w->shared->used)
+            return false;
         uint8_t *memory = realloc(w->memory, capacity);
         if (!memory)
             return false;
+        w->shared->used += more;
         w->memory = memory;
         w->capacity = capacity;
     }

@@ -67,7 +67,12 @@ struct websocket_message {
 };
 
 struct websocket;
-struct websocket *websocket_new(void); /* NULL: no memory */
+/* What the messages in parts of all readers may hold together; one that finds none left is over. */
+struct websocket_memory {
+    size_t max, used;
+};
+
+struct websocket *websocket_new(struct websocket_memory *shared); /* NULL: no memory */
 void websocket_free(struct websocket *w);
 /* Messages are at most `len` bytes from now on (WEBSOCKET_MESSAGE_MAX at first and at most): a
  * client that has not proved anything gets less memory. */
