@@ -237,6 +237,17 @@ static void drain_turn(struct bridge *b, const struct conn_turn *turn)
     }
 }
 
+static void keys_turn(struct bridge *b, const struct conn_turn *turn)
+{
+    uint64_t version = keys_file_version(b->keys);
+    if (version == b->keys_version)
+        return;
+    b->keys_version = version;
+    for (unsigned i = 0; i < b->config.sessions_max; i++)
+        if (b->places[i].peer)
+            peer_keys_changed(b->places[i].peer, turn);
+}
+
 uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
 {
     const struct server *s = b->config.server;
@@ -244,6 +255,7 @@ uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
     bool more = false;
     b->stale_left = STALE_A_TURN;
     drain_turn(b, turn);
+    keys_turn(b, turn);
     while (keys_take(b->keys, turn->now_ns, &answer))
         key_arrived(b, turn, &answer);
     for (unsigned i = 0; i < s->lane_count; i++)

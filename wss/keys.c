@@ -26,6 +26,7 @@ struct keys {
     _Atomic unsigned file_count;
     /* The edge's thread. NULL: that source of keys is off. */
     struct keys_file *file; /* never NULL */
+    uint64_t file_version;
     struct lookup *lookup;
     struct key_table *found, *unknown; /* answers of the registry */
     struct key_table *pins;
@@ -110,6 +111,19 @@ static void take_file(struct keys *k)
         return;
     free(k->file);
     k->file = f;
+    k->file_version++;
+}
+
+uint64_t keys_file_version(struct keys *k)
+{
+    take_file(k);
+    return k->file_version;
+}
+
+bool keys_file_has(const struct keys *k, uint32_t node_id, const uint8_t key[static MSG_KEY_LEN])
+{
+    const uint8_t *known = keys_file_find(k->file, node_id);
+    return known && memcmp(known, key, MSG_KEY_LEN) == 0; /* public keys: no secret to time */
 }
 
 /* --- counters --- */

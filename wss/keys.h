@@ -46,6 +46,10 @@ void keys_close(struct keys *k);
 bool keys_reload(struct keys *k, const char *file, char error[static KEYS_ERROR_MAX]);
 /* Any thread. Of the file. */
 unsigned keys_file_count(const struct keys *k);
+/* Grows when a reload has brought another file; and whether the file has this very key for the id.
+ */
+uint64_t keys_file_version(struct keys *k);
+bool keys_file_has(const struct keys *k, uint32_t node_id, const uint8_t key[static MSG_KEY_LEN]);
 
 enum keys_verdict {
     KEYS_FOUND,

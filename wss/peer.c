@@ -83,6 +83,7 @@ static bool auth_passed(struct peer *p, const struct conn_turn *turn,
     p->session.node_id = answer->node_id;
     p->session.class_ = answer->class_;
     memcpy(p->session.key, answer->key, sizeof p->session.key);
+    p->by_file = keys_file_has(b->keys, answer->node_id, answer->key);
     p->state = PEER_OPEN;
     websocket_limit(p->websocket, WEBSOCKET_MESSAGE_MAX);
     free(p->proof);
@@ -308,6 +309,15 @@ void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
     if (p->state == PEER_KEY_ASKED && p->proof->reply.node_id == answer->node_id &&
         !auth_decide(p, turn, *answer))
         conn_end(p->conn, turn);
+}
+
+void peer_keys_changed(struct peer *p, const struct conn_turn *turn)
+{
+    if (p->state != PEER_OPEN || !p->by_file ||
+        keys_file_has(p->bridge->keys, p->session.node_id, p->session.key))
+        return;
+    peer_close(p, turn, WEBSOCKET_POLICY, "key withdrawn");
+    conn_end(p->conn, turn);
 }
 
 void peer_leave(struct peer *p, uint64_t at_ns)

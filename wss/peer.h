@@ -35,7 +35,7 @@ struct peer {
     unsigned place;
     enum peer_state state;
     unsigned auth_version;
-    bool tls, pinged;
+    bool tls, pinged, by_file; /* by_file: its key stands in the keys file */
     uint64_t opened_ns;
     uint64_t heard_ns; /* the last frame, of any kind */
     uint64_t here_ns;  /* when the owner of the id is to be told (again) that it is here */
@@ -59,8 +59,9 @@ struct bridge {
     unsigned first_free, peers;
     struct outbox out; /* of the edge's lane */
     struct websocket_memory parts;
-    unsigned stale_left; /* this turn may send so many letters about rows without a session */
-    bool drains;         /* what the edge's thread knows of the two below */
+    uint64_t keys_version; /* of the file, when sessions were last held against it */
+    unsigned stale_left;   /* this turn may send so many letters about rows without a session */
+    bool drains;           /* what the edge's thread knows of the two below */
     struct bridge_stats stats;
 
     _Atomic bool drain_wanted;
@@ -77,6 +78,8 @@ void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
                       const struct keys_answer *answer);
 void peer_say(struct peer *p, const struct conn_turn *turn, enum websocket_opcode opcode,
               const void *bytes, size_t len);
+/* The keys file is another: a session whose key it had and has no more is over. */
+void peer_keys_changed(struct peer *p, const struct conn_turn *turn);
 /* Must leave at that time, 0: may stay. */
 void peer_leave(struct peer *p, uint64_t at_ns);
 

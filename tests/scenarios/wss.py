@@ -340,9 +340,11 @@ def keys_are_read_again(case):
             s.reply()
             if old:
                 s.closes(1008, "auth failed")
+                withdrawn = WsNode(b, A, SECRET1)
                 keys_file(os.path.dirname(path), {B: SECRET2})
                 b.signal(signal.SIGHUP)
                 b.wait_log("reloaded")
+                withdrawn.closes(1008, "key withdrawn")
             else:
                 equal(s.json("auth_ok"), {"type": "auth_ok"}, "a key that came with a reload")
         with open(path, "a") as f:
