@@ -322,7 +322,8 @@ static void test_bridge_and_keys_are_shown(void **state)
                                           &ks->lookup_failures,
                                           &ks->cache_hits,
                                           &ks->pins,
-                                          &ks->cached};
+                                          &ks->cached,
+                                          &s->withdrawn};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
         count_set(counters[i], 1 + i);
     admin.bridge = b;
@@ -343,7 +344,8 @@ static void test_bridge_and_keys_are_shown(void **state)
            "beacon_wss_closed_total{reason=\"idle\"} 16",
            "beacon_wss_closed_total{reason=\"protocol\"} 17", "beacon_keys_lookups_total 18",
            "beacon_keys_lookup_failures_total 19", "beacon_keys_cache_hits_total 20",
-           "beacon_keys_pinned 21", "beacon_keys_cached 22", "beacon_keys_file_keys 0");
+           "beacon_keys_pinned 21", "beacon_keys_cached 22",
+           "beacon_wss_closed_total{reason=\"key_withdrawn\"} 23", "beacon_keys_file_keys 0");
     bridge_close(b);
     keys_close(k);
 }

@@ -74,8 +74,8 @@ struct bridge_stats {                            /* any thread */
     _Atomic uint64_t auth_ok, auth_failures, auth_timeouts, auth_unavailable;
     _Atomic uint64_t frames_in, frames_in_bytes, frames_out, frames_out_bytes;
     _Atomic uint64_t no_session; /* handed over for an id that has no session any more */
-    _Atomic uint64_t replaced, idle,
-        closed_bad; /* why sessions ended: newer one, silence, protocol */
+    /* Why sessions ended: a newer one, silence, protocol, the keys file has another key or none. */
+    _Atomic uint64_t replaced, idle, closed_bad, withdrawn;
 };
 const struct bridge_stats *bridge_stats(const struct bridge *b);
 

@@ -46,10 +46,10 @@ void keys_close(struct keys *k);
 bool keys_reload(struct keys *k, const char *file, char error[static KEYS_ERROR_MAX]);
 /* Any thread. Of the file. */
 unsigned keys_file_count(const struct keys *k);
-/* Grows when a reload has brought another file; and whether the file has this very key for the id.
- */
+/* Grows when a reload has brought another file; and the key that the file has for the id, NULL when
+ * it has none. Valid until the next call. */
 uint64_t keys_file_version(struct keys *k);
-bool keys_file_has(const struct keys *k, uint32_t node_id, const uint8_t key[static MSG_KEY_LEN]);
+const uint8_t *keys_file_key(const struct keys *k, uint32_t node_id);
 
 enum keys_verdict {
     KEYS_FOUND,

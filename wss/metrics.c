@@ -264,6 +264,7 @@ static void write_wss(FILE *out, const struct admin *a)
     write_row(out, closed, "reason", "replaced", &b->replaced);
     write_row(out, closed, "reason", "idle", &b->idle);
     write_row(out, closed, "reason", "protocol", &b->closed_bad);
+    write_row(out, closed, "reason", "key_withdrawn", &b->withdrawn);
     write_row(out, closed, "reason", "stuck", &e->stuck);
     write_gauge(out, "beacon_wss_queued_bytes", "Bytes that wait for slow readers",
                 count_read(&e->queued_bytes));

@@ -83,7 +83,7 @@ static bool auth_passed(struct peer *p, const struct conn_turn *turn,
     p->session.node_id = answer->node_id;
     p->session.class_ = answer->class_;
     memcpy(p->session.key, answer->key, sizeof p->session.key);
-    p->by_file = keys_file_has(b->keys, answer->node_id, answer->key);
+    p->by_file = keys_file_key(b->keys, answer->node_id) != NULL; /* it goes before all others */
     p->state = PEER_OPEN;
     websocket_limit(p->websocket, WEBSOCKET_MESSAGE_MAX);
     free(p->proof);
@@ -313,9 +313,15 @@ void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
 
 void peer_keys_changed(struct peer *p, const struct conn_turn *turn)
 {
-    if (p->state != PEER_OPEN || !p->by_file ||
-        keys_file_has(p->bridge->keys, p->session.node_id, p->session.key))
+    if (p->state != PEER_OPEN)
         return;
+    const uint8_t *key = keys_file_key(p->bridge->keys, p->session.node_id);
+    bool good = key ? memcmp(key, p->session.key, MSG_KEY_LEN) == 0 : !p->by_file;
+    if (good) {
+        p->by_file = key != NULL;
+        return;
+    }
+    count_add(&p->bridge->stats.withdrawn, 1);
     peer_close(p, turn, WEBSOCKET_POLICY, "key withdrawn");
     conn_end(p->conn, turn);
 }

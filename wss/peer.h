@@ -78,7 +78,8 @@ void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
                       const struct keys_answer *answer);
 void peer_say(struct peer *p, const struct conn_turn *turn, enum websocket_opcode opcode,
               const void *bytes, size_t len);
-/* The keys file is another: a session whose key it had and has no more is over. */
+/* The keys file is another: a session whose key it had and has no more is over, and so is one whose
+ * id it gives to another key. */
 void peer_keys_changed(struct peer *p, const struct conn_turn *turn);
 /* Must leave at that time, 0: may stay. */
 void peer_leave(struct peer *p, uint64_t at_ns);

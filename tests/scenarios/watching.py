@@ -141,7 +141,7 @@ SERIES = (
     ("beacon_wss_authentications_total", "result", ("ok", "failed", "timeout", "unavailable")),
     ("beacon_wss_frames_total", "direction", ("in", "out")),
     ("beacon_wss_frame_bytes_total", "direction", ("in", "out")),
-    ("beacon_wss_closed_total", "reason", ("replaced", "idle", "protocol", "stuck")),
+    ("beacon_wss_closed_total", "reason", ("replaced", "idle", "protocol", "key_withdrawn", "stuck")),
     ("beacon_tls_certificate_not_after_timestamp_seconds", "name", ("localhost",)),
     ("beacon_wss_sessions", None, ()), ("beacon_wss_connections_waiting", None, ()), ("beacon_wss_queued_bytes", None, ()),
     ("beacon_wss_no_session_total", None, ()), ("beacon_wss_frames_dropped_total", None, ()),

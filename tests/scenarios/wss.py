@@ -353,6 +353,23 @@ def keys_are_read_again(case):
         line = b.wait_log("reload refused, the old configuration stays")
         true("keys:2" in line["error"], "the error names file and line: %s" % line["error"])
         WsNode(b, B, SECRET2)
+        equal(b.metric("beacon_wss_closed_total", reason="key_withdrawn"), 1, "sessions that ended for it")
+
+
+@scenario()
+def keys_file_goes_before_first_use(case):
+    """A session by first use is over when the file gives its id to another key; others stay."""
+    with serving(case, "--wss-first-use", nodes={B: SECRET2}) as b:
+        path = b.flags[b.flags.index("--keys") + 1]
+        same, other, none = WsNode(b, A, SECRET1), WsNode(b, C, SECRET1), WsNode(b, 31, SECRET1)
+        keys_file(os.path.dirname(path), {A: SECRET1, C: SECRET2})
+        b.signal(signal.SIGHUP)
+        b.wait_log("reloaded")
+        other.closes(1008, "key withdrawn")
+        same.fence()
+        none.fence()
+        WsNode(b, C, SECRET2).fence()
+        equal(b.metric("beacon_wss_closed_total", reason="key_withdrawn"), 1, "sessions that ended for it")
 
 
 @scenario()
