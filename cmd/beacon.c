@@ -314,6 +314,7 @@ static void serve(struct beacon *b, const sigset_t *set)
 {
     uint64_t watchdog_ns = notify_watchdog_us() * 1000 / 2;
     uint64_t turn_ns = watchdog_ns && watchdog_ns < 1000000000 ? watchdog_ns : 1000000000;
+    uint64_t second_ns = 0; /* when the last one was looked after */
     for (;;) {
         int signal = signal_wait(set, turn_ns);
         if (signal == SIGTERM || signal == SIGINT)
@@ -325,6 +326,9 @@ static void serve(struct beacon *b, const sigset_t *set)
         notes_take(b);
         if (watchdog_ns && alive(b))
             notify_send("WATCHDOG=1");
+        if (clock_ns() - second_ns < 900000000)
+            continue; /* a signal came in between */
+        second_ns = clock_ns();
         watch_tick(&b->watch, b->server);
         front_watch(&b->front);
         atomic_store(&b->admin.log_suppressed, log_suppressed_total());

@@ -149,12 +149,14 @@ static void show_drops(FILE *out, const json_t *s)
 void show_status(FILE *out, const json_t *s)
 {
     const json_t *nodes = json_object_get(s, "nodes");
-    int64_t udp4 = show_number(nodes, "udp4"), udp6 = show_number(nodes, "udp6");
+    int64_t udp4 = show_number(nodes, "udp4"), udp6 = show_number(nodes, "udp6"),
+            wss = show_number(nodes, "wss");
     show_title(out, s);
     show_checks(out, s);
     fprintf(out,
-            "nodes      %" PRId64 " (IPv4 %" PRId64 ", IPv6 %" PRId64 "), room for %" PRId64 "\n",
-            udp4 + udp6, udp4, udp6, show_number(nodes, "capacity"));
+            "nodes      %" PRId64 " (IPv4 %" PRId64 ", IPv6 %" PRId64 ", WSS %" PRId64
+            "), room for %" PRId64 "\n",
+            udp4 + udp6 + wss, udp4, udp6, wss, show_number(nodes, "capacity"));
     fprintf(out, "sessions   %" PRId64 "\n", show_number(s, "sessions"));
     show_traffic(out, s, "received");
     show_traffic(out, s, "sent");

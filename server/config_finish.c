@@ -159,6 +159,9 @@ static bool is_host_and_port(const char *text)
 
     if (colon == NULL || colon == text || colon[1] == '\0')
         return false;
+    bool bracketed = text[0] == '[' && colon[-1] == ']' && colon - text > 2;
+    if (!bracketed && memchr(text, ':', (size_t)(colon - text)) != NULL)
+        return false;
     for (const char *at = colon + 1; *at != '\0'; at++) {
         if (*at < '0' || *at > '9' || port > UINT16_MAX)
             return false;

@@ -30,7 +30,7 @@ struct routes {
     uint32_t *prefix; /* count-min sketch, 2 rows of prefix_mask + 1 */
 
     /* The owner writes, anyone reads. */
-    _Atomic uint32_t count, count_v4;
+    _Atomic uint32_t count, count_v4, count_stream;
     _Atomic uint32_t moves; /* odd while rows are being shifted: a miss in between is uncertain */
 
     /* The owner's alone. */
@@ -273,12 +273,14 @@ static void count_change(_Atomic uint32_t *count, int change)
 }
 
 /* The books of a node that comes (+1) or goes (-1). */
-static void book(struct routes *r, const struct endpoint *at, int change)
+static void book(struct routes *r, const struct route *route, int change)
 {
     count_change(&r->count, change);
-    if (endpoint_is_v4(at))
+    if (route->flags & ROUTE_STREAM)
+        count_change(&r->count_stream, change);
+    else if (endpoint_is_v4(&route->at))
         count_change(&r->count_v4, change);
-    prefix_add(r, at, change);
+    prefix_add(r, &route->at, change);
 }
 
 enum route_put route_put(struct routes *r, const struct route *route, const uint8_t *key)
@@ -293,7 +295,7 @@ enum route_put route_put(struct routes *r, const struct route *route, const uint
     if (known) {
         bool read = row_read(r, i, route->id, &old, NULL);
         assert(read); /* we are the only writer */
-        book(r, &old.at, -1);
+        book(r, &old, -1);
     }
     struct route new = *route;
     uint64_t words[MSG_KEY_LEN / 8];
@@ -303,7 +305,7 @@ enum route_put route_put(struct routes *r, const struct route *route, const uint
     if (!keep)
         memcpy(words, key, MSG_KEY_LEN);
     row_write(r, i, &new, keep ? NULL : words);
-    book(r, &new.at, +1);
+    book(r, &new, +1);
     return known ? ROUTE_UPDATED : ROUTE_INSERTED;
 }
 
@@ -352,7 +354,7 @@ static void rows_shift(struct routes *r, uint32_t gap)
 
 static void row_remove(struct routes *r, uint32_t i, const struct route *route)
 {
-    book(r, &route->at, -1);
+    book(r, route, -1);
     rows_shift(r, i);
 }
 
@@ -462,6 +464,11 @@ bool route_evict(struct routes *r, const struct endpoint *newcomer, enum route_c
 uint32_t route_count(const struct routes *r)
 {
     return atomic_load_explicit(&r->count, memory_order_relaxed);
+}
+
+uint32_t route_count_stream(const struct routes *r)
+{
+    return atomic_load_explicit(&r->count_stream, memory_order_relaxed);
 }
 
 uint32_t route_count_v4(const struct routes *r)

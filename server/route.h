@@ -95,7 +95,8 @@ void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s);
 bool route_remove(struct routes *r, uint32_t id);
 
 uint32_t route_count(const struct routes *r);
-uint32_t route_count_v4(const struct routes *r);
+uint32_t route_count_v4(const struct routes *r);     /* by UDP over IPv4 */
+uint32_t route_count_stream(const struct routes *r); /* through a session */
 uint32_t route_capacity(const struct routes *r);
 
 /* How many nodes an address prefix holds (a sketch: never too few). */

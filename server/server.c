@@ -406,9 +406,10 @@ void server_tick(struct lane *l, const struct moment *now)
         uint32_t gone = route_expire(l->routes, moment_s(now), ttl_s, rows);
         count_add(&l->stats.expired, gone);
     }
-    uint32_t v4 = route_count_v4(l->routes);
+    uint32_t v4 = route_count_v4(l->routes), stream = route_count_stream(l->routes);
     count_set(&l->stats.nodes_v4, v4);
-    count_set(&l->stats.nodes_v6, route_count(l->routes) - v4);
+    count_set(&l->stats.nodes_v6, route_count(l->routes) - v4 - stream);
+    count_set(&l->stats.nodes_stream, stream);
     talkers_tick(l->talkers, now->ns);
     count_set(&l->stats.tick_ns, now->ns);
     count_add(&l->stats.ticks, 1);

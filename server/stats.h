@@ -162,10 +162,10 @@ struct lane_stats {
 #define X(field, metric, help) counter field;
     LANE_COUNTERS(X)
 #undef X
-    counter nodes_v4, nodes_v6;     /* gauges */
-    counter tick_ns;                /* when the loop last turned: the watchdog reads it */
-    struct histogram batch_packets; /* datagrams per wake-up */
-    struct histogram batch_seconds; /* from wake-up to the last send of its batch */
+    counter nodes_v4, nodes_v6, nodes_stream; /* gauges */
+    counter tick_ns;                          /* when the loop last turned: the watchdog reads it */
+    struct histogram batch_packets;           /* datagrams per wake-up */
+    struct histogram batch_seconds;           /* from wake-up to the last send of its batch */
 };
 
 #endif

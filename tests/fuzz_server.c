@@ -121,7 +121,7 @@ static unsigned owner_of(uint32_t id)
 
 struct census {
     unsigned lane;
-    uint32_t count, count_v4;
+    uint32_t count, count_v4, count_stream;
 };
 
 static bool is_session(const struct route *route)
@@ -152,7 +152,8 @@ static void census_take(const struct route *route, void *arg)
     }
     CHECK(server_find(w.server, route->id, &found) && endpoint_equal(&found.at, &route->at));
     c->count++;
-    c->count_v4 += endpoint_is_v4(&route->at);
+    c->count_v4 += endpoint_is_v4(&route->at) && !(route->flags & ROUTE_STREAM);
+    c->count_stream += (route->flags & ROUTE_STREAM) != 0;
 }
 
 static void check_books(void)
@@ -164,7 +165,8 @@ static void check_books(void)
         for (int v = 0; v < VERDICT_COUNT; v++)
             decided += count_read(&l->stats.verdict[v]);
         route_page(l->routes, 0, UINT32_MAX, census_take, &c);
-        CHECK(c.count == route_count(l->routes) && c.count_v4 == route_count_v4(l->routes));
+        CHECK(c.count == route_count(l->routes) && c.count_v4 == route_count_v4(l->routes) &&
+              c.count_stream == route_count_stream(l->routes));
         CHECK(c.count <= route_capacity(l->routes));
     }
     CHECK(decided + w.passed == w.received);

@@ -51,7 +51,8 @@ static void test_challenge(void **state)
 
     c = challenge2();
     static const char want2[] = "{\"type\":\"auth_challenge\",\"nonce\":\"" NONCE
-                                "\",\"ts\":1800000000,\"version\":2,\"beacon_id\":7}";
+                                "\",\"ts\":1800000000,\"version\":2,\"beacon_id\":7,"
+                                "\"exporter\":true}";
     assert_int_equal(auth_write_challenge(&c, text), strlen(want2));
     assert_string_equal(text, want2);
 

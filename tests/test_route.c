@@ -106,13 +106,15 @@ static void count_one(const struct route *route, void *arg)
 
 static void check_all(struct model *m)
 {
-    uint32_t v4 = 0;
+    uint32_t v4 = 0, stream = 0;
     uint64_t seed = m->seed;
     for (uint32_t i = 0; i < m->count; i++) {
         const struct endpoint *at = &m->row[i].route.at;
         bool is_v4 = endpoint_is_v4(at);
         check_row(m, m->row[i].route.id);
-        v4 += is_v4;
+        bool by_session = m->row[i].route.flags & ROUTE_STREAM;
+        v4 += is_v4 && !by_session;
+        stream += by_session;
         const unsigned bits[2] = {is_v4 ? 32 : 64, is_v4 ? 24 : 48};
         for (int b = 0; b < 2; b++) /* eight prefixes in 1024 cells: exact */
             assert_int_equal(route_prefix_count(m->routes, at, bits[b]),
@@ -120,6 +122,7 @@ static void check_all(struct model *m)
     }
     assert_int_equal(route_count(m->routes), m->count);
     assert_int_equal(route_count_v4(m->routes), v4);
+    assert_int_equal(route_count_stream(m->routes), stream);
     m->seed = 0;
     route_page(m->routes, 0, UINT32_MAX, count_one, m);
     assert_int_equal(m->seed, m->count); /* each node once */

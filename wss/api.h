@@ -33,7 +33,6 @@ enum {
     API_ROWS_A_TURN = 65536, /* of the node table, looked at for one answer: under 1 ms */
     API_TALKERS_MAX = 20,
     API_STREAMS_MAX = 2048,
-    API_TOKEN_MIN = 16,
     API_FIELDS_MAX = 640,
 };
 

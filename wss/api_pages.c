@@ -150,6 +150,7 @@ static void write_totals(struct json *j, const struct server *s)
     json_open_object(j, "nodes");
     json_uint(j, "udp4", t.nodes_v4);
     json_uint(j, "udp6", t.nodes_v6);
+    json_uint(j, "wss", t.nodes_stream);
     json_uint(j, "capacity", t.capacity);
     json_end(j);
     write_traffic(j, "received", t.received, t.received_bytes);

@@ -15,10 +15,11 @@ enum { NONCE_TEXT = 2 * AUTH_NONCE_LEN + 1, EXPORTER_TEXT = 2 * TLS_EXPORTER_LEN
 
 size_t auth_write_challenge(const struct auth_challenge *c, char text[static AUTH_CHALLENGE_MAX])
 {
-    char nonce[NONCE_TEXT], more[64] = "";
+    char nonce[NONCE_TEXT], more[80] = "";
     sodium_bin2hex(nonce, sizeof nonce, c->nonce, sizeof c->nonce);
     if (c->version == 2)
-        snprintf(more, sizeof more, ",\"version\":2,\"beacon_id\":%" PRIu32, c->beacon_id);
+        snprintf(more, sizeof more, ",\"version\":2,\"beacon_id\":%" PRIu32 ",\"exporter\":%s",
+                 c->beacon_id, c->has_exporter ? "true" : "false");
     int len = snprintf(text, AUTH_CHALLENGE_MAX,
                        "{\"type\":\"auth_challenge\",\"nonce\":\"%s\",\"ts\":%" PRId64 "%s}", nonce,
                        c->unix_s, more);

@@ -33,7 +33,8 @@ struct auth_challenge {
     uint8_t exporter[TLS_EXPORTER_LEN];
 };
 
-/* The challenge as JSON; version 2 has "beacon_id" and "version" too. Returns its length. */
+/* The challenge as JSON; version 2 has "version", "beacon_id" and
+ * "exporter" (whether one is to be signed) too. Returns its length. */
 size_t auth_write_challenge(const struct auth_challenge *c, char text[static AUTH_CHALLENGE_MAX]);
 
 struct auth_reply {

@@ -8,6 +8,8 @@
 
 enum {
     HANDED_A_TURN = 512, /* messages of one lane: client connections come in between */
+    ANSWERS_A_TURN = 64, /* of the registry: each is for whoever claims its id, among all places */
+    LOOK_AT = 256,       /* places, for one who gives way */
     STALE_A_TURN =
         16, /* letters about sessions that are no more: they share mailboxes with others */
 };
@@ -154,12 +156,32 @@ bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 
     return true;
 }
 
-static bool has_capacity(const struct bridge *b)
+/* Who has been asked for its proof for longest, of the next places at the hand, is asked no longer:
+ * strangers that say nothing must not keep out one who would. False: nobody waits for longer than a
+ * moment. */
+static bool waiting_made(struct bridge *b, uint64_t now_ns)
+{
+    struct peer *oldest = NULL;
+    for (unsigned n = 0; n < LOOK_AT; n++) {
+        b->hand = b->hand + 1 < b->config.sessions_max ? b->hand + 1 : 0;
+        struct peer *p = b->places[b->hand].peer;
+        if (p && p->state == PEER_CHALLENGED && p->conn &&
+            (!oldest || p->opened_ns < oldest->opened_ns))
+            oldest = p;
+    }
+    if (!oldest || now_ns - oldest->opened_ns < NS_PER_S)
+        return false;
+    conn_set_deadline(oldest->conn, now_ns);
+    return true;
+}
+
+static bool has_capacity(struct bridge *b)
 {
     unsigned waiting_max = b->config.sessions_max / 10;
     if (waiting_max < BRIDGE_WAITING_MIN)
         waiting_max = BRIDGE_WAITING_MIN;
-    return b->peers < b->config.sessions_max && count_read(&b->stats.waiting) < waiting_max;
+    return b->peers < b->config.sessions_max &&
+           (count_read(&b->stats.waiting) < waiting_max || waiting_made(b, edge_clock_ns()));
 }
 
 static void answer_text(struct edge_response *r, int status, const char *text)
@@ -252,12 +274,13 @@ uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
 {
     const struct server *s = b->config.server;
     struct keys_answer answer;
-    bool more = false;
+    unsigned answers = 0;
     b->stale_left = STALE_A_TURN;
     drain_turn(b, turn);
     keys_turn(b, turn);
-    while (keys_take(b->keys, turn->now_ns, &answer))
+    for (; answers < ANSWERS_A_TURN && keys_take(b->keys, turn->now_ns, &answer); answers++)
         key_arrived(b, turn, &answer);
+    bool more = answers == ANSWERS_A_TURN;
     for (unsigned i = 0; i < s->lane_count; i++)
         more |= handed_over(b, s->lane[i], turn);
     more |= handed_over(b, s->edge, turn);

@@ -79,6 +79,7 @@ static void write_nodes(FILE *out, const struct totals *t)
     write_head(out, "beacon_nodes", "gauge", "Nodes registered");
     fprintf(out, "beacon_nodes{transport=\"udp4\"} %" PRIu64 "\n", t->nodes_v4);
     fprintf(out, "beacon_nodes{transport=\"udp6\"} %" PRIu64 "\n", t->nodes_v6);
+    fprintf(out, "beacon_nodes{transport=\"wss\"} %" PRIu64 "\n", t->nodes_stream);
     write_gauge(out, "beacon_nodes_capacity", "Nodes that the tables can hold", t->capacity);
 }
 

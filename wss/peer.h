@@ -60,6 +60,7 @@ struct bridge {
     struct outbox out; /* of the edge's lane */
     struct websocket_memory parts;
     uint64_t keys_version; /* of the file, when sessions were last held against it */
+    unsigned hand;         /* the place that was last looked at for one who gives way */
     unsigned stale_left;   /* this turn may send so many letters about rows without a session */
     bool drains;           /* what the edge's thread knows of the two below */
     struct bridge_stats stats;

@@ -155,17 +155,15 @@ const struct edge_protocol sse_protocol = {
 void sse_say(struct sse_stream *s, const struct conn_turn *turn, const char *frames, size_t len)
 {
     if (s->conn && !s->ended && !say(s, turn, frames, len))
-        conn_end(s->conn, turn); /* `s` may be gone now */
+        conn_end(s->conn, turn); /* `closed` comes at the end of the turn */
 }
 
 void sse_say_all(struct sse_streams *all, const struct conn_turn *turn, const char *frames,
                  size_t len)
 {
-    for (struct sse_stream *s = all->first, *next; s; s = next) {
-        next = s->next; /* ending may free it */
+    for (struct sse_stream *s = all->first; s; s = s->next)
         if (!s->fresh)
             sse_say(s, turn, frames, len);
-    }
 }
 
 struct sse_stream *sse_take_fresh(struct sse_streams *all)

@@ -28,6 +28,7 @@ void totals_read(const struct server *s, struct totals *ret)
         lane_add(ret, l);
         ret->nodes_v4 += count_read(&l->stats.nodes_v4);
         ret->nodes_v6 += count_read(&l->stats.nodes_v6);
+        ret->nodes_stream += count_read(&l->stats.nodes_stream);
         ret->capacity += route_capacity(l->routes); /* fixed at start: safe from any thread */
     }
     if (s->edge)

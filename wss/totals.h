@@ -15,7 +15,7 @@ struct totals {
 #define X(field, metric, help) uint64_t field;
     LANE_COUNTERS(X)
 #undef X
-    uint64_t nodes_v4, nodes_v6, capacity;
+    uint64_t nodes_v4, nodes_v6, nodes_stream, capacity;
     struct totals_histogram batch_packets, batch_seconds;
 };
 

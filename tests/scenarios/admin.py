@@ -162,10 +162,11 @@ def shows(case):
         text = good(at, "status")
         for line in (r"beacon +\S+ \(\S+\), ready, up \d+ s, %d shards?, io mmsg$" % case.shards, r"checks .*udp4=ok .*wss=ok",
                      r"sessions +1$", r"cert +localhost, (29|30) days left$", r"dropped +1 relay: no_route",
-                     r"config +ok, log level info$", r"nodes +2 \(IPv4 2, IPv6 0\), room for \d+$"):
+                     r"config +ok, log level info$", r"nodes +2 \(IPv4 1, IPv6 0, WSS 1\), room for \d+$"):
             true(re.search("^" + line, text, re.M), "status has a line %s: %s" % (line, text))
         status = told(at, "status")
-        equal((status["state"], status["sessions"], status["nodes"]["udp4"]), ("ready", 1, 2), "status as JSON")
+        equal((status["state"], status["sessions"], status["nodes"]["udp4"], status["nodes"]["wss"]),
+              ("ready", 1, 1, 1), "status as JSON")
         nodes = {n["node_id"]: n for n in told(at, "nodes")["nodes"]}
         equal(sorted(nodes), sorted((A, C)), "the nodes")
         equal((nodes[A]["transport"], nodes[A]["class"], nodes[C]["transport"], nodes[C]["class"]),

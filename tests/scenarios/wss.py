@@ -96,6 +96,7 @@ def authentication_v2(case):
             equal(s.upgrade(("beacon.v2", "pilot.v1")).get("sec-websocket-protocol"), "beacon.v2", "subprotocol")
             challenge = s.json("the challenge")
             equal(challenge.get("beacon_id"), 42, "beacon_id in the challenge")
+            equal(challenge.get("exporter"), True, "exporter in the challenge")
             said = {"version": 2, "host": "localhost", "exporter": exporter_of(s)}
             said.update(change)
             s.say(TEXT, auth_reply(A, SECRET1, auth_text(said["version"], A, challenge, said["host"], said["exporter"])))
