@@ -8,9 +8,9 @@
 #include <string.h>
 #include "tests/rig.h"
 #include "wss/bridge.c"
-#include "wss/peer.c"
+#include "wss/member.c"
 
-enum { FRAMES_MAX = 64, PEERS_MAX = 8 };
+enum { FRAMES_MAX = 64, MEMBERS_MAX = 8 };
 
 /* --- what the edge would do --- */
 
@@ -87,7 +87,7 @@ static struct rig rig;
 static struct bridge *bridge;
 static struct keys *keys;
 static struct events events;
-static struct client clients[PEERS_MAX];
+static struct client clients[MEMBERS_MAX];
 
 static struct conn_turn turn_now(void)
 {
@@ -125,7 +125,7 @@ static int bridge_up(void **state)
                                                      .events = &events,
                                                      .udp = {.send = udp_send, .wake = lane_wake},
                                                      .beacon_id = 7,
-                                                     .sessions_max = PEERS_MAX,
+                                                     .sessions_max = MEMBERS_MAX,
                                                      .legacy_auth = true}),
         0);
     bridge_set_keys(bridge, keys);
@@ -142,7 +142,7 @@ static void client_gone(struct client *c)
 static int bridge_down(void **state)
 {
     (void)state;
-    for (unsigned i = 0; i < PEERS_MAX; i++)
+    for (unsigned i = 0; i < MEMBERS_MAX; i++)
         client_gone(&clients[i]);
     bridge_close(bridge);
     keys_close(keys);
@@ -503,9 +503,9 @@ static void drain_spreads_and_ends(void **state)
 static void places_are_bounded(void **state)
 {
     (void)state;
-    for (uint8_t i = 0; i < PEERS_MAX - 1; i++)
+    for (uint8_t i = 0; i < MEMBERS_MAX - 1; i++)
         client_joins(&clients[i], 41u + i, (uint8_t)(1 + i));
-    assert_int_equal(client_upgrades(&clients[PEERS_MAX - 1], "pilot.v1"), 101);
+    assert_int_equal(client_upgrades(&clients[MEMBERS_MAX - 1], "pilot.v1"), 101);
     struct client late = {.response = {.status = 0}};
     assert_int_equal(client_upgrades(&late, "pilot.v1"), 503);
     client_gone(&clients[3]);

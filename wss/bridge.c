@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "wss/peer.h"
+#include "wss/member.h"
 
 enum {
     HANDED_A_TURN = 512, /* messages of one lane: client connections come in between */
@@ -28,30 +28,30 @@ static struct moment moment_of(const struct conn_turn *turn)
 
 /* --- the map of sessions --- */
 
-static struct peer **chain_of(const struct bridge *b, uint32_t node_id)
+static struct member **chain_of(const struct bridge *b, uint32_t node_id)
 {
     return &b->map[siphash_u32(&b->key, node_id) & b->map_mask];
 }
 
-struct peer *peer_find(const struct bridge *b, uint32_t node_id)
+struct member *member_find(const struct bridge *b, uint32_t node_id)
 {
-    struct peer *p = *chain_of(b, node_id);
+    struct member *p = *chain_of(b, node_id);
     while (p && p->session.node_id != node_id)
         p = p->next;
     return p;
 }
 
-void bridge_map_add(struct bridge *b, struct peer *p)
+void bridge_map_add(struct bridge *b, struct member *p)
 {
-    struct peer **chain = chain_of(b, p->session.node_id);
+    struct member **chain = chain_of(b, p->session.node_id);
     p->next = *chain;
     *chain = p;
     count_add(&b->stats.sessions, 1);
 }
 
-void bridge_map_remove(struct bridge *b, struct peer *p)
+void bridge_map_remove(struct bridge *b, struct member *p)
 {
-    struct peer **at = chain_of(b, p->session.node_id);
+    struct member **at = chain_of(b, p->session.node_id);
     while (*at != p)
         at = &(*at)->next;
     *at = p->next;
@@ -95,9 +95,9 @@ static bool handed_over(struct bridge *b, struct lane *l, const struct conn_turn
     for (int n = 0; n < HANDED_A_TURN; n++) {
         if (!handoff_peek(l->handoff, &m))
             return false;
-        struct peer *p = peer_find(b, m.node_id);
-        if (p && p->state == PEER_OPEN) {
-            peer_say(p, turn, WEBSOCKET_BINARY, m.bytes, m.len);
+        struct member *p = member_find(b, m.node_id);
+        if (p && p->state == MEMBER_OPEN) {
+            member_say(p, turn, WEBSOCKET_BINARY, m.bytes, m.len);
             p->frames_out++;
             count_add(&b->stats.frames_out, 1);
             count_add(&b->stats.frames_out_bytes, m.len);
@@ -116,8 +116,8 @@ static void key_arrived(struct bridge *b, const struct conn_turn *turn,
                         const struct keys_answer *answer)
 {
     for (unsigned i = 0; i < b->config.sessions_max; i++)
-        if (b->places[i].peer)
-            peer_key_arrived(b->places[i].peer, turn, answer);
+        if (b->places[i].member)
+            member_key_arrived(b->places[i].member, turn, answer);
 }
 
 void bridge_flush(struct bridge *b, const struct conn_turn *turn)
@@ -129,19 +129,19 @@ void bridge_flush(struct bridge *b, const struct conn_turn *turn)
 
 /* --- places --- */
 
-void bridge_place_take(struct bridge *b, struct peer *p)
+void bridge_place_take(struct bridge *b, struct member *p)
 {
     p->place = b->first_free;
     b->first_free = b->places[p->place].next_free;
-    b->places[p->place].peer = p;
-    b->peers++;
+    b->places[p->place].member = p;
+    b->members++;
 }
 
 void bridge_place_give(struct bridge *b, unsigned place)
 {
-    b->places[place] = (struct place){.peer = NULL, .next_free = b->first_free};
+    b->places[place] = (struct place){.member = NULL, .next_free = b->first_free};
     b->first_free = place;
-    b->peers--;
+    b->members--;
 }
 
 /* --- HTTP --- */
@@ -161,11 +161,11 @@ bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 
  * moment. */
 static bool waiting_made(struct bridge *b, uint64_t now_ns)
 {
-    struct peer *oldest = NULL;
+    struct member *oldest = NULL;
     for (unsigned n = 0; n < LOOK_AT; n++) {
         b->hand = b->hand + 1 < b->config.sessions_max ? b->hand + 1 : 0;
-        struct peer *p = b->places[b->hand].peer;
-        if (p && p->state == PEER_CHALLENGED && p->conn &&
+        struct member *p = b->places[b->hand].member;
+        if (p && p->state == MEMBER_CHALLENGED && p->conn &&
             (!oldest || p->opened_ns < oldest->opened_ns))
             oldest = p;
     }
@@ -180,7 +180,7 @@ static bool has_capacity(struct bridge *b)
     unsigned waiting_max = b->config.sessions_max / 10;
     if (waiting_max < BRIDGE_WAITING_MIN)
         waiting_max = BRIDGE_WAITING_MIN;
-    return b->peers < b->config.sessions_max &&
+    return b->members < b->config.sessions_max &&
            (count_read(&b->stats.waiting) < waiting_max || waiting_made(b, edge_clock_ns()));
 }
 
@@ -221,7 +221,7 @@ static void compat(struct bridge *b, const struct edge_request *q, struct edge_r
         answer_text(r, 503, b->drains ? "wss: draining\n" : "wss: at capacity\n");
         return;
     }
-    r->state = peer_new(b, q, version2 ? 2 : 1);
+    r->state = member_new(b, q, version2 ? 2 : 1);
     if (!r->state) {
         count_add(&b->stats.upgrade_failures, 1);
         answer_text(r, 503, "wss: no memory\n");
@@ -229,7 +229,7 @@ static void compat(struct bridge *b, const struct edge_request *q, struct edge_r
     }
     r->status = 101;
     r->fields = upgrade.fields;
-    r->protocol = &peer_protocol;
+    r->protocol = &member_protocol;
     count_add(&b->stats.upgraded, 1);
 }
 
@@ -251,11 +251,11 @@ static void drain_turn(struct bridge *b, const struct conn_turn *turn)
     b->drains = wanted;
     uint64_t spread_ns =
         atomic_load_explicit(&b->drain_spread_ms, memory_order_relaxed) * UINT64_C(1000000);
-    unsigned nth = 0, all = b->peers + 1;
+    unsigned nth = 0, all = b->members + 1;
     for (unsigned i = 0; i < b->config.sessions_max; i++) {
-        struct peer *p = b->places[i].peer;
+        struct member *p = b->places[i].member;
         if (p)
-            peer_leave(p, wanted ? turn->now_ns + spread_ns / all * nth++ + 1 : 0);
+            member_leave(p, wanted ? turn->now_ns + spread_ns / all * nth++ + 1 : 0);
     }
 }
 
@@ -266,8 +266,8 @@ static void keys_turn(struct bridge *b, const struct conn_turn *turn)
         return;
     b->keys_version = version;
     for (unsigned i = 0; i < b->config.sessions_max; i++)
-        if (b->places[i].peer)
-            peer_keys_changed(b->places[i].peer, turn);
+        if (b->places[i].member)
+            member_keys_changed(b->places[i].member, turn);
 }
 
 uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
@@ -302,8 +302,8 @@ bool bridge_each(const struct bridge *b, unsigned *place, unsigned count, uint64
                  void (*each)(const struct bridge_session *, void *), void *arg)
 {
     for (; *place < b->config.sessions_max && count > 0; ++*place) {
-        const struct peer *p = b->places[*place].peer;
-        if (!p || p->state != PEER_OPEN)
+        const struct member *p = b->places[*place].member;
+        if (!p || p->state != MEMBER_OPEN)
             continue;
         count--;
         each(&(struct bridge_session){.node_id = p->session.node_id,
@@ -333,7 +333,7 @@ int bridge_open(struct bridge **ret, const struct bridge_config *c)
         b->config = *c;
         b->parts.max = BRIDGE_PARTS_MAX;
         b->map_mask = chains - 1;
-        b->map = calloc(chains, sizeof(struct peer *));
+        b->map = calloc(chains, sizeof(struct member *));
         b->places = calloc(c->sessions_max, sizeof *b->places);
     }
     if (!b || !b->map || !b->places) {
@@ -355,7 +355,7 @@ void bridge_set_keys(struct bridge *b, struct keys *keys)
 
 void bridge_close(struct bridge *b)
 {
-    assert(b->peers == 0);
+    assert(b->members == 0);
     free(b->map);
     free(b->places);
     free(b);

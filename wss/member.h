@@ -1,8 +1,8 @@
-/* peer - one WebSocket connection of the bridge: authenticates, then its frames are decided.
+/* member - one WebSocket connection of the bridge: authenticates, then its frames are decided.
  *
- * Private to wss/bridge.c and wss/peer.c, which share the bridge. The edge's thread only. */
-#ifndef BEACON_WSS_PEER_H
-#define BEACON_WSS_PEER_H
+ * Private to wss/bridge.c and wss/member.c, which share the bridge. The edge's thread only. */
+#ifndef BEACON_WSS_MEMBER_H
+#define BEACON_WSS_MEMBER_H
 
 #include "proto/siphash.h"
 #include "wss/auth.h"
@@ -11,29 +11,29 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 
-enum peer_state {
-    PEER_CHALLENGED, /* the reply is awaited */
-    PEER_KEY_ASKED,  /* replied; the registry is asked for its key */
-    PEER_OPEN,       /* authenticated: a session */
-    PEER_CLOSING,    /* a close frame is on its way; nothing it says counts any more */
+enum member_state {
+    MEMBER_CHALLENGED, /* the reply is awaited */
+    MEMBER_KEY_ASKED,  /* replied; the registry is asked for its key */
+    MEMBER_OPEN,       /* authenticated: a session */
+    MEMBER_CLOSING,    /* a close frame is on its way; nothing it says counts any more */
 };
 
-/* What is needed until a peer is authenticated. */
+/* What is needed until a member is authenticated. */
 struct proof {
     struct auth_challenge challenge;
     struct auth_reply reply;
 };
 
 /* One WebSocket connection. */
-struct peer {
-    struct session session; /* node_id is 0 until PEER_OPEN */
+struct member {
+    struct session session; /* node_id is 0 until MEMBER_OPEN */
     struct bridge *bridge;
     struct conn *conn;
     struct websocket *websocket;
-    struct proof *proof; /* NULL when PEER_OPEN */
-    struct peer *next;   /* in its chain of the map */
+    struct proof *proof; /* NULL when MEMBER_OPEN */
+    struct member *next; /* in its chain of the map */
     unsigned place;
-    enum peer_state state;
+    enum member_state state;
     unsigned auth_version;
     bool tls, pinged, by_file; /* by_file: its key stands in the keys file */
     uint64_t opened_ns;
@@ -45,7 +45,7 @@ struct peer {
 
 /* A place for each connection, so that a list of them can be read a part at a time. */
 struct place {
-    struct peer *peer; /* NULL: free */
+    struct member *member; /* NULL: free */
     unsigned next_free;
 };
 
@@ -53,10 +53,10 @@ struct bridge {
     struct bridge_config config;
     struct keys *keys;
     struct siphash_key key;
-    struct peer **map; /* node id -> session, chains */
+    struct member **map; /* node id -> session, chains */
     unsigned map_mask;
     struct place *places;
-    unsigned first_free, peers;
+    unsigned first_free, members;
     struct outbox out; /* of the edge's lane */
     struct websocket_memory parts;
     uint64_t keys_version; /* of the file, when sessions were last held against it */
@@ -69,28 +69,28 @@ struct bridge {
     _Atomic unsigned drain_spread_ms;
 };
 
-/* For edge_response.protocol, with a struct peer as state. */
-extern const struct edge_protocol peer_protocol;
+/* For edge_response.protocol, with a struct member as state. */
+extern const struct edge_protocol member_protocol;
 
 /* A connection that is about to be one. NULL: no memory. */
-struct peer *peer_new(struct bridge *b, const struct edge_request *q, unsigned version);
+struct member *member_new(struct bridge *b, const struct edge_request *q, unsigned version);
 /* The registry has said something about the id that it claims. */
-void peer_key_arrived(struct peer *p, const struct conn_turn *turn,
-                      const struct keys_answer *answer);
-void peer_say(struct peer *p, const struct conn_turn *turn, enum websocket_opcode opcode,
-              const void *bytes, size_t len);
+void member_key_arrived(struct member *p, const struct conn_turn *turn,
+                        const struct keys_answer *answer);
+void member_say(struct member *p, const struct conn_turn *turn, enum websocket_opcode opcode,
+                const void *bytes, size_t len);
 /* The keys file is another: a session whose key it had and has no more is over, and so is one whose
  * id it gives to another key. */
-void peer_keys_changed(struct peer *p, const struct conn_turn *turn);
+void member_keys_changed(struct member *p, const struct conn_turn *turn);
 /* Must leave at that time, 0: may stay. */
-void peer_leave(struct peer *p, uint64_t at_ns);
+void member_leave(struct member *p, uint64_t at_ns);
 
-/* --- of bridge.c, for peers --- */
+/* --- of bridge.c, for members --- */
 
-struct peer *peer_find(const struct bridge *b, uint32_t node_id);
-void bridge_map_add(struct bridge *b, struct peer *p);
-void bridge_map_remove(struct bridge *b, struct peer *p);
-void bridge_place_take(struct bridge *b, struct peer *p);
+struct member *member_find(const struct bridge *b, uint32_t node_id);
+void bridge_map_add(struct bridge *b, struct member *p);
+void bridge_map_remove(struct bridge *b, struct member *p);
+void bridge_place_take(struct bridge *b, struct member *p);
 void bridge_place_give(struct bridge *b, unsigned place);
 /* What the edge's lane has for UDP, for other lanes, for sessions: sent now; or only the second. */
 void bridge_flush(struct bridge *b, const struct conn_turn *turn);
