@@ -12,7 +12,7 @@ PREFIX  ?= /usr/local
 BUILD_PACKAGES := gcc libc6-dev pkg-config liburing-dev libsodium-dev libjansson-dev libssl-dev libwslay-dev curl
 TEST_PACKAGES  := git clang clang-format libclang-rt-14-dev libcmocka-dev coturn stun-client prometheus \
                   python3 python3-websockets iproute2 nftables mandoc node-ws openssl \
-                  chromium testssl.sh sslscan slowhttptest procps
+                  chromium sslscan slowhttptest
 
 PACKAGES := liburing libsodium jansson openssl
 CFLAGS  ?= -O2 -g
