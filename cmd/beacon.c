@@ -344,6 +344,7 @@ static void drain(struct beacon *b, const sigset_t *set)
         b->config->has_health || front_sessions(&b->front) > 0 ? b->config->drain_time_s : 0;
     uint32_t spread_ms = seconds * 500;
     front_drain(&b->front, true, spread_ms < LEAVE_SPREAD_MS ? spread_ms : LEAVE_SPREAD_MS);
+    atomic_store(&b->admin.stopping, true);
     notify_send("STOPPING=1");
     log_line(LOG_INFO, "beacon", "draining", "seconds=%" PRIu32, seconds);
     /* By the clock: other signals, which mean nothing now, must not make it longer. */

@@ -250,6 +250,16 @@ static void test_commands(void **state)
     assert_int_equal(told.lane, rig_owner(&rig, UINT32_MAX));
 }
 
+static void test_the_last_drain_stays(void **state)
+{
+    (void)state;
+    atomic_store(&admin.stopping, true);
+    assert_int_equal(post("/v1/drain", "{\"on\":false}").status, 409);
+    assert_int_equal(told.drains, 0);
+    assert_int_equal(post("/v1/drain", "{\"on\":true}").status, 200);
+    assert_int_equal(told.drains, 1);
+}
+
 static void test_notify_says_when_the_shard_is_busy(void **state)
 {
     (void)state;
@@ -288,6 +298,7 @@ int main(void)
         TEST(test_tokens),
         TEST(test_paths_and_methods),
         TEST(test_commands),
+        TEST(test_the_last_drain_stays),
         TEST(test_notify_says_when_the_shard_is_busy),
         TEST(test_reload_sequence),
     };

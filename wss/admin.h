@@ -48,6 +48,7 @@ struct admin {
     /* The main thread writes, the edge reads. */
     _Atomic bool private_allowed; /* allow-private is not "no": shown in /readyz */
     _Atomic bool draining;
+    _Atomic bool stopping; /* the drain is the last: nothing takes it back */
     _Atomic enum log_level log_level;
     _Atomic uint64_t log_suppressed;
 
