@@ -99,7 +99,7 @@ def curl(case):
                                 "https://localhost:%d%s" % (port, path))
             equal((code, text), (0, want), "curl %s, its certificate verified" % path)
         code, _ = output("curl", "-s", "https://localhost:%d/health" % port)
-        equal(code, 60, "curl does not trust a self-signed certificate")
+        true(code in (60, 77), "curl does not trust a self-signed certificate (77: it knows no authority at all): %d" % code)
     certificate.close()
 
 
