@@ -50,7 +50,7 @@ bool answer_send_route(struct lane *l, struct outbox *out, const struct writer *
     return true;
 }
 
-static enum verdict discover_verdict(enum registration r)
+enum verdict discover_verdict(enum registration r)
 {
     switch (r) {
     case REGISTERED_NEW:

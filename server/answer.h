@@ -2,6 +2,7 @@
 #ifndef BEACON_SERVER_ANSWER_H
 #define BEACON_SERVER_ANSWER_H
 
+#include "server/register.h"
 #include "server/server.h"
 
 /* Registers, and answers with the observed source even when registration is refused: a node must
@@ -10,6 +11,9 @@ enum verdict discover_input(struct lane *l, struct datagram *d, const struct mom
                             struct outbox *out);
 
 /* A session's budget is its own (session.h); the budgets of unproven sources are for UDP. */
+/* What a Discover comes to when it registered its node so. */
+enum verdict discover_verdict(enum registration r);
+
 enum verdict stun_input(struct lane *l, struct datagram *d, const struct moment *now,
                         struct outbox *out);
 

@@ -31,6 +31,7 @@ struct mail {
     uint8_t local;
     bool local_is_global;
     bool wants_dest; /* MAIL_SESSION_HERE */
+    bool asks;       /* MAIL_SESSION_HERE: it came with a Discover, to be answered */
     uint8_t class_;  /* MAIL_SESSION_HERE: enum route_class */
     uint8_t len;
     uint8_t bytes[MAIL_BYTES_MAX];

@@ -356,7 +356,7 @@ static void letter(struct lane *l, struct mail *mail, const struct moment *now, 
         break;
     case MAIL_SESSION_HERE:
     case MAIL_SESSION_GONE:
-        session_mail(l, mail, now);
+        session_mail(l, mail, now, out);
         break;
     }
 }

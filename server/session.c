@@ -10,7 +10,7 @@ static_assert((int)MSG_KEY_LEN <= (int)MAIL_BYTES_MAX, "a key fits a letter");
 
 /* --- letters to the owner --- */
 
-static bool post(struct lane *l, const struct session *s, enum mail_kind kind)
+static bool post(struct lane *l, const struct session *s, enum mail_kind kind, bool asks)
 {
     const struct server *server = l->server;
     unsigned owner = route_owner(server->owner_key, s->node_id, server->lane_count);
@@ -20,6 +20,7 @@ static bool post(struct lane *l, const struct session *s, enum mail_kind kind)
         .node_id = s->node_id,
         .from = s->from,
         .wants_dest = s->wants_dest,
+        .asks = asks,
         .class_ = (uint8_t)s->class_,
         .len = MSG_KEY_LEN,
     };
@@ -33,15 +34,27 @@ static bool post(struct lane *l, const struct session *s, enum mail_kind kind)
 bool session_here(struct lane *l, const struct session *s)
 {
     assert(s->class_ > ROUTE_UNVERIFIED);
-    return post(l, s, MAIL_SESSION_HERE);
+    return post(l, s, MAIL_SESSION_HERE, false);
 }
 
 bool session_gone(struct lane *l, const struct session *s)
 {
-    return post(l, s, MAIL_SESSION_GONE);
+    return post(l, s, MAIL_SESSION_GONE, false);
 }
 
-void session_mail(struct lane *l, const struct mail *mail, const struct moment *now)
+/* The owner answers, as it does over UDP: who has the reply is registered. */
+static void discover_answer(struct lane *l, const struct mail *mail, enum registration as,
+                            struct outbox *out)
+{
+    struct datagram d = {.from = mail->from, .session_id = mail->node_id};
+    struct writer w = answer_begin(out);
+    write_address(&w, MSG_DISCOVER_REPLY, &d.from);
+    answer_send(l, out, &w, &d);
+    count_add(&l->stats.verdict[discover_verdict(as)], 1);
+}
+
+void session_mail(struct lane *l, const struct mail *mail, const struct moment *now,
+                  struct outbox *out)
 {
     if (mail->kind == MAIL_SESSION_GONE) {
         register_session_end(l, mail->node_id, &mail->from); /* false: another has the row now */
@@ -54,8 +67,10 @@ void session_mail(struct lane *l, const struct mail *mail, const struct moment *
         .wants_dest = mail->wants_dest,
     };
     memcpy(s.key, mail->bytes, MSG_KEY_LEN);
-    bool stored = registration_ok(register_session(l, &s, now));
-    count_add(stored ? &l->stats.sessions_stored : &l->stats.sessions_refused, 1);
+    enum registration as = register_session(l, &s, now);
+    count_add(registration_ok(as) ? &l->stats.sessions_stored : &l->stats.sessions_refused, 1);
+    if (mail->asks)
+        discover_answer(l, mail, as, out);
 }
 
 /* --- frames --- */
@@ -70,19 +85,16 @@ static bool speaks_for_another(const struct session *s, const struct datagram *d
 }
 
 /* The key in it is not looked at: the session has proved to hold one. */
-static enum verdict session_discover(struct lane *l, struct session *s, const struct datagram *d,
-                                     struct outbox *out)
+static enum verdict session_discover(struct lane *l, struct session *s, const struct datagram *d)
 {
     struct msg_discover m;
     if (!read_discover(d->bytes, d->len, &m))
         return VERDICT_DROPPED_SHORT;
     s->wants_dest = m.wants_dest;
-    if (!session_here(l, s))
+    if (!post(l, s, MAIL_SESSION_HERE, true))
         return VERDICT_DROPPED_MAILBOX_FULL;
-    struct writer w = answer_begin(out);
-    write_address(&w, MSG_DISCOVER_REPLY, &d->from);
-    answer_send(l, out, &w, d);
-    return VERDICT_DISCOVER_REFRESHED;
+    count_add(&l->stats.mail_passed, 1);
+    return VERDICT_PASSED;
 }
 
 static enum verdict session_decide(struct lane *l, struct session *s, struct datagram *d,
@@ -97,7 +109,7 @@ static enum verdict session_decide(struct lane *l, struct session *s, struct dat
         return VERDICT_DROPPED_SESSION_LIMITED;
     switch (d->kind) {
     case MSG_KIND_DISCOVER:
-        return session_discover(l, s, d, out);
+        return session_discover(l, s, d);
     case MSG_KIND_PUNCH:
         return server_pass_on(l, d, route_owner(server->owner_key, s->node_id, server->lane_count));
     case MSG_KIND_STUN:

@@ -25,10 +25,11 @@ struct session {
 
 /* The edge's lane. One frame of a session: `d->bytes` and `d->len` are set, all else is set here.
  * Relay, Discover, PunchRequest and STUN mean what they mean in a datagram, but a Discover only
- * refreshes what the session has registered; the answer to Discover and STUN names the TCP endpoint
- * and lies in the lane's own handoff. Relays have the session's budget (relay-rate) and that of its
- * address, all else spends one of reply-rate. Counts received and verdict (unless VERDICT_PASSED).
- * A relay to UDP lies in the outbox and points into the frame: send before the frame goes. */
+ * refreshes what the session has registered. Answers name the TCP endpoint; that to STUN lies in
+ * the lane's own handoff, that to Discover in the owner's, which gives it (and the verdict) when
+ * the node is registered. Relays have the session's budget (relay-rate) and that of its address,
+ * all else spends one of reply-rate. Counts received and verdict (unless VERDICT_PASSED). A relay
+ * to UDP lies in the outbox and points into the frame: send before the frame goes. */
 enum verdict session_input(struct lane *l, struct session *s, struct datagram *d,
                            const struct moment *now, struct outbox *out);
 
@@ -40,6 +41,7 @@ bool session_here(struct lane *l, const struct session *s);
 bool session_gone(struct lane *l, const struct session *s); /* needs node_id and from only */
 
 /* The owner, for these two letters. */
-void session_mail(struct lane *l, const struct mail *mail, const struct moment *now);
+void session_mail(struct lane *l, const struct mail *mail, const struct moment *now,
+                  struct outbox *out);
 
 #endif

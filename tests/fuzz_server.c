@@ -299,9 +299,13 @@ static void frame(uint8_t how, uint8_t *bytes, uint32_t len)
     enum verdict v = session_input(l, s, &d, &w.now, &w.out);
     w.received++;
     CHECK((v == VERDICT_DROPPED_FORGED_ID) == forged);
-    CHECK(v != VERDICT_RELAY_FORWARDED_UNPROVEN && v != VERDICT_RELAY_SENDER_MISMATCH);
+    /* Its own id is unproven only where another holds it. */
+    bool unproven = v == VERDICT_RELAY_FORWARDED_UNPROVEN || v == VERDICT_RELAY_SENDER_MISMATCH;
+    struct route held;
+    CHECK(!unproven || (server_find(w.server, s->node_id, &held) &&
+                        !((held.flags & ROUTE_STREAM) && endpoint_equal(&held.at, &s->from))));
     if (v == VERDICT_PASSED) {
-        CHECK(kind == MSG_KIND_PUNCH && w.out.count == 0);
+        CHECK((kind == MSG_KIND_PUNCH || kind == MSG_KIND_DISCOVER) && w.out.count == 0);
         CHECK(l->wake >> owner_of(s->node_id) & 1);
         w.passed++;
     } else {
