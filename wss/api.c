@@ -174,8 +174,7 @@ static int command_drain(FILE *out, struct api *a, const json_t *value)
         fputs("on must be true or false", out);
         return 400;
     }
-    if (!json_is_true(value) &&
-        atomic_load_explicit(&a->admin->stopping, memory_order_relaxed)) {
+    if (!json_is_true(value) && atomic_load_explicit(&a->admin->stopping, memory_order_relaxed)) {
         fputs("the beacon is stopping", out);
         return 409;
     }
