@@ -12,7 +12,7 @@
 #include "proto/stun.h"
 #include "wss/probe.h"
 
-static int64_t now_monotonic_ns(void)
+int64_t probe_clock_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -40,7 +40,7 @@ static int socket_wait(int fd, int64_t until_ns)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
     for (;;) {
-        int64_t left_ns = until_ns - now_monotonic_ns();
+        int64_t left_ns = until_ns - probe_clock_ns();
         if (left_ns <= 0)
             return -ETIMEDOUT;
         struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
@@ -78,14 +78,14 @@ static int64_t socket_probe(int fd, int64_t wait_ns)
     stun_write_request(&w, id, false);
     size_t len = written(&w);
 
-    int64_t start_ns = now_monotonic_ns();
+    int64_t start_ns = probe_clock_ns();
     int err = -ETIMEDOUT;
     for (int try = 1; try <= 2 && err == -ETIMEDOUT; try++) {
         if (send(fd, request, len, 0) < 0)
             return -errno;
         err = answer_wait(fd, id, start_ns + wait_ns * try / 2);
     }
-    return err < 0 ? err : now_monotonic_ns() - start_ns;
+    return err < 0 ? err : probe_clock_ns() - start_ns;
 }
 
 int64_t stun_probe(const struct endpoint *at, unsigned wait_ms)
@@ -101,7 +101,7 @@ int64_t stun_probe(const struct endpoint *at, unsigned wait_ms)
 /* True: time for the next round. False: the thread is to end. */
 static bool prober_sleep(const struct prober *p)
 {
-    return socket_wait(p->stop, now_monotonic_ns() + ADMIN_PROBE_CACHE_MS * INT64_C(1000000)) != 0;
+    return socket_wait(p->stop, probe_clock_ns() + ADMIN_PROBE_CACHE_MS * INT64_C(1000000)) != 0;
 }
 
 static void *prober_run(void *arg)

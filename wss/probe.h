@@ -28,6 +28,9 @@ struct probe_target {
 struct ssl_ctx_st;
 int64_t http_probe(const struct probe_target *t, struct ssl_ctx_st *context, unsigned wait_ms);
 
+/* What both count their time in. */
+int64_t probe_clock_ns(void);
+
 enum { PROBE_UDP4, PROBE_UDP6, PROBE_WSS, PROBE_TARGETS };
 
 enum probe_state {

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 #include "proto/sockaddr.h"
 #include "wss/probe.h"
@@ -17,16 +16,9 @@ struct asking {
     bool connected;
 };
 
-static int64_t now_monotonic_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static int asking_wait(const struct asking *a, short events)
 {
-    int64_t left_ns = a->until_ns - now_monotonic_ns();
+    int64_t left_ns = a->until_ns - probe_clock_ns();
     struct pollfd p = {.fd = a->fd, .events = events};
     if (left_ns <= 0)
         return -ETIMEDOUT;
@@ -138,12 +130,12 @@ static int ask(struct asking *a, const struct probe_target *t, SSL_CTX *context)
 
 int64_t http_probe(const struct probe_target *t, struct ssl_ctx_st *context, unsigned wait_ms)
 {
-    int64_t start_ns = now_monotonic_ns();
+    int64_t start_ns = probe_clock_ns();
     struct asking a = {.fd = -1, .until_ns = start_ns + wait_ms * INT64_C(1000000)};
     int err = ask(&a, t, context);
     if (a.ssl)
         SSL_free(a.ssl);
     if (a.fd >= 0)
         close(a.fd);
-    return err < 0 ? err : now_monotonic_ns() - start_ns;
+    return err < 0 ? err : probe_clock_ns() - start_ns;
 }
