@@ -132,25 +132,6 @@ void json_int(struct json *j, const char *name, int64_t value)
     fprintf(j->out, "%jd", (intmax_t)value);
 }
 
-/* The shortest of the three that reads back as the same value; 17 digits always do. Assumes the C
- * locale: another one could write a decimal comma, and nothing here ever sets one. */
-void json_double(struct json *j, const char *name, double value)
-{
-    begin(j, name);
-    if (!isfinite(value)) {
-        fputs("null", j->out);
-        return;
-    }
-    char text[32];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        double back = strtod(text, NULL);
-        if (memcmp(&back, &value, sizeof back) == 0)
-            break;
-    }
-    fputs(text, j->out);
-}
-
 void json_bool(struct json *j, const char *name, bool value)
 {
     begin(j, name);

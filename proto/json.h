@@ -33,7 +33,6 @@ void json_text(struct json *j, const char *name, const char *value); /* NULL is 
 void json_bytes(struct json *j, const char *name, const char *bytes, size_t len);
 void json_uint(struct json *j, const char *name, uint64_t value);
 void json_int(struct json *j, const char *name, int64_t value);
-void json_double(struct json *j, const char *name, double value); /* not finite: null */
 void json_bool(struct json *j, const char *name, bool value);
 
 /* True when the outermost value is written and everything that was opened has ended. */

@@ -2,8 +2,8 @@
  * the main thread leaves for them and for the admin interface (api.h).
  *
  * /livez says a loop is stuck; /readyz and /healthz say whether to send us traffic: not while
- * draining, and only if a STUN request through the real socket is answered. Overload is never
- * "not ready". */
+ * draining, and only if our own STUN over UDP and, where it is served, HTTP over the WSS listener
+ * answer. Overload is never "not ready". */
 #ifndef BEACON_WSS_ADMIN_H
 #define BEACON_WSS_ADMIN_H
 

@@ -8,8 +8,9 @@
 
 enum {
     HANDED_A_TURN = 512, /* messages of one lane: client connections come in between */
-    ANSWERS_A_TURN = 64, /* of the registry: each is for whoever claims its id, among all places */
-    LOOK_AT = 256,       /* places, for one who gives way */
+    ANSWERS_A_TURN =
+        64,        /* of the registry: each is for whoever claims its id, among all who wait */
+    LOOK_AT = 256, /* members, for one who gives way */
     STALE_A_TURN =
         16, /* letters about sessions that are no more: they share mailboxes with others */
 };
@@ -115,9 +116,10 @@ static bool handed_over(struct bridge *b, struct lane *l, const struct conn_turn
 static void key_arrived(struct bridge *b, const struct conn_turn *turn,
                         const struct keys_answer *answer)
 {
-    for (unsigned i = 0; i < b->config.sessions_max; i++)
-        if (b->places[i].member)
-            member_key_arrived(b->places[i].member, turn, answer);
+    for (struct member *p = b->oldest, *newer; p; p = newer) {
+        newer = p->newer; /* it may leave the list */
+        member_key_arrived(p, turn, answer);
+    }
 }
 
 void bridge_flush(struct bridge *b, const struct conn_turn *turn)
@@ -125,6 +127,24 @@ void bridge_flush(struct bridge *b, const struct conn_turn *turn)
     udp_flush(b);
     handed_over(b, b->config.server->edge, turn);
     bridge_wake(b);
+}
+
+/* --- those that are not authenticated yet --- */
+
+void bridge_waiting_add(struct bridge *b, struct member *p)
+{
+    p->older = b->newest;
+    p->newer = NULL;
+    *(p->older ? &p->older->newer : &b->oldest) = p;
+    b->newest = p;
+    count_add(&b->stats.waiting, 1);
+}
+
+void bridge_waiting_remove(struct bridge *b, struct member *p)
+{
+    *(p->older ? &p->older->newer : &b->oldest) = p->newer;
+    *(p->newer ? &p->newer->older : &b->newest) = p->older;
+    count_add(&b->stats.waiting, UINT64_MAX); /* one less */
 }
 
 /* --- places --- */
@@ -156,22 +176,16 @@ bool bridge_host(const struct http_request *q, char host[static AUTH_HOST_MAX + 
     return true;
 }
 
-/* Who has been asked for its proof for longest, of the next places at the hand, is asked no longer:
- * strangers that say nothing must not keep out one who would. False: nobody waits for longer than a
- * moment. */
+/* Who has been asked for its proof for longest is asked no longer: strangers that say nothing must
+ * not keep out one who would. False: nobody waits for longer than a moment. */
 static bool waiting_made(struct bridge *b, uint64_t now_ns)
 {
-    struct member *oldest = NULL;
-    for (unsigned n = 0; n < LOOK_AT; n++) {
-        b->hand = b->hand + 1 < b->config.sessions_max ? b->hand + 1 : 0;
-        struct member *p = b->places[b->hand].member;
-        if (p && p->state == MEMBER_CHALLENGED && p->conn &&
-            (!oldest || p->opened_ns < oldest->opened_ns))
-            oldest = p;
-    }
-    if (!oldest || now_ns - oldest->opened_ns < NS_PER_S)
+    struct member *p = b->oldest;
+    for (unsigned n = 0; p && n < LOOK_AT && p->state != MEMBER_CHALLENGED; n++)
+        p = p->newer; /* the registry is asked about it, or it is about to end */
+    if (!p || p->state != MEMBER_CHALLENGED || !p->conn || now_ns - p->opened_ns < NS_PER_S)
         return false;
-    conn_set_deadline(oldest->conn, now_ns);
+    conn_set_deadline(p->conn, now_ns);
     return true;
 }
 

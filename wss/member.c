@@ -88,7 +88,7 @@ static bool auth_passed(struct member *p, const struct conn_turn *turn,
     websocket_limit(p->websocket, WEBSOCKET_MESSAGE_MAX);
     free(p->proof);
     p->proof = NULL;
-    count_add(&b->stats.waiting, UINT64_MAX);
+    bridge_waiting_remove(b, p);
     count_add(&b->stats.auth_ok, 1);
     bridge_map_add(b, p);
     member_say(p, turn, WEBSOCKET_TEXT, ok, sizeof ok - 1);
@@ -260,7 +260,7 @@ static void member_closed(void *state)
         bridge_wake(b);
     }
     if (p->proof) {
-        count_add(&b->stats.waiting, UINT64_MAX);
+        bridge_waiting_remove(b, p);
         free(p->proof);
     }
     websocket_free(p->websocket);
@@ -300,7 +300,7 @@ struct member *member_new(struct bridge *b, const struct edge_request *q, unsign
     p->session.from = q->from;
     p->opened_ns = p->heard_ns = edge_clock_ns();
     bridge_place_take(b, p);
-    count_add(&b->stats.waiting, 1);
+    bridge_waiting_add(b, p);
     return p;
 }
 

@@ -30,8 +30,9 @@ struct member {
     struct bridge *bridge;
     struct conn *conn;
     struct websocket *websocket;
-    struct proof *proof; /* NULL when MEMBER_OPEN */
-    struct member *next; /* in its chain of the map */
+    struct proof *proof;          /* NULL when MEMBER_OPEN */
+    struct member *next;          /* in its chain of the map */
+    struct member *older, *newer; /* among those that are not authenticated yet */
     unsigned place;
     enum member_state state;
     unsigned auth_version;
@@ -59,10 +60,10 @@ struct bridge {
     unsigned first_free, members;
     struct outbox out; /* of the edge's lane */
     struct websocket_memory parts;
-    uint64_t keys_version; /* of the file, when sessions were last held against it */
-    unsigned hand;         /* the place that was last looked at for one who gives way */
-    unsigned stale_left;   /* this turn may send so many letters about rows without a session */
-    bool drains;           /* what the edge's thread knows of the two below */
+    uint64_t keys_version;          /* of the file, when sessions were last held against it */
+    struct member *oldest, *newest; /* of those that are not authenticated yet */
+    unsigned stale_left; /* this turn may send so many letters about rows without a session */
+    bool drains;         /* what the edge's thread knows of the two below */
     struct bridge_stats stats;
 
     _Atomic bool drain_wanted;
@@ -90,6 +91,9 @@ void member_leave(struct member *p, uint64_t at_ns);
 struct member *member_find(const struct bridge *b, uint32_t node_id);
 void bridge_map_add(struct bridge *b, struct member *p);
 void bridge_map_remove(struct bridge *b, struct member *p);
+/* Joins and leaves those that are not authenticated yet. */
+void bridge_waiting_add(struct bridge *b, struct member *p);
+void bridge_waiting_remove(struct bridge *b, struct member *p);
 void bridge_place_take(struct bridge *b, struct member *p);
 void bridge_place_give(struct bridge *b, unsigned place);
 /* What the edge's lane has for UDP, for other lanes, for sessions: sent now; or only the second. */

@@ -480,3 +480,20 @@ def client_that_is_gone(case):
         s.fence()
         s.close()
         eventually("its session is gone at once", lambda: b.metric("beacon_wss_sessions") == 0)
+
+
+@scenario()
+def silent_ones_give_way(case):
+    """Strangers that take every place for the unauthenticated and say nothing do not keep a node out."""
+    with serving(case, "--wss-sessions", "640", plain=True) as b:
+        silent = []
+        for number in range(64):
+            s = WebSocket(b, "wss-plain", tls=False, source="127.0.0.%d" % (20 + number % 4))
+            s.upgrade()
+            silent.append(s)
+        refused = Stream(b, "wss-plain", tls=False).ask("GET", "/v1/compat", upgrade_fields())[0]
+        equal(refused, 503, "while all of them came just now")
+        time.sleep(1.2)
+        WsNode(b, A, SECRET1).fence()
+        eventually("one of them was asked no longer",
+                   lambda: b.metric("beacon_wss_authentications_total", result="timeout") == 1)
