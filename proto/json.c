@@ -1,8 +1,6 @@
 #include "proto/json.h"
 
 #include <assert.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "proto/utf8.h"

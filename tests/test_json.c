@@ -3,8 +3,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <float.h>
-#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
