@@ -9,12 +9,12 @@ B       ?= build
 Q       := $(if $V,,@)# V=1 shows the commands
 CC      := $(if $(filter default,$(origin CC)),gcc,$(CC))
 PREFIX  ?= /usr/local
-BUILD_PACKAGES := gcc libc6-dev pkg-config liburing-dev libsodium-dev libjansson-dev libssl-dev libwslay-dev curl
+BUILD_PACKAGES := gcc libc6-dev pkg-config liburing-dev libsodium-dev libjansson-dev libssl-dev libwslay-dev libmsgpack-dev curl
 TEST_PACKAGES  := git clang clang-format libclang-rt-14-dev libcmocka-dev coturn stun-client prometheus \
                   python3 python3-websockets iproute2 nftables mandoc node-ws openssl \
                   chromium sslscan slowhttptest
 
-PACKAGES := liburing libsodium jansson openssl
+PACKAGES := liburing libsodium jansson openssl msgpack
 CFLAGS  ?= -O2 -g
 WARN    := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wconversion -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wundef -Wcast-qual -Wwrite-strings -Wpointer-arith -Wformat=2
@@ -27,10 +27,10 @@ LINK     = -pie -Wl,-z,relro,-z,now,-z,noexecstack,-z,separate-code \
            $(if $(SAN),-fsanitize=$(SAN))
 # Asked once, and only by a goal that builds.
 PACKAGE_FLAGS = $(eval PACKAGE_FLAGS := $$(shell pkg-config --cflags $(PACKAGES)))$(PACKAGE_FLAGS)
-LIBS     = $(eval LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay -pthread)$(LIBS)
+LIBS     = $(eval LIBS := $$(shell pkg-config --libs $(PACKAGES)) -lwslay -lresolv -pthread)$(LIBS)
 
 MAINS    := cmd/beacon.c cmd/beaconctl.c
-CORE     := $(filter-out $(MAINS),$(wildcard proto/*.c server/*.c shard/*.c wss/*.c cmd/*.c))
+CORE     := $(filter-out $(MAINS),$(wildcard proto/*.c server/*.c gossip/*.c shard/*.c wss/*.c cmd/*.c))
 TESTS    := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst tests/%.c,$B/%,$(wildcard tests/fuzz_*.c))
 BENCHES  := $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/bench_*.c))
@@ -65,7 +65,7 @@ $B/wss/page.o: wss/status.html # embedded
 $B/cmd/version.o: FLAGS += -DBEACON_VERSION='"$(VERSION)"' -DBEACON_REVISION='"$(REVISION)"'
 
 $B/core.a: $(CORE:%.c=$B/%.o)
-$B/fuzzed.a: $(patsubst %.c,$B/%.o,$(wildcard proto/*.c server/*.c wss/*.c))
+$B/fuzzed.a: $(patsubst %.c,$B/%.o,$(wildcard proto/*.c server/*.c gossip/*.c wss/*.c))
 $B/core.a $B/fuzzed.a:
 	@rm -f $@
 	$Qar rcs $@ $^

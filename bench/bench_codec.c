@@ -139,7 +139,7 @@ static struct table table_open(uint32_t nodes)
 {
     static const struct siphash_key key = {3, 4};
     struct table t = {.nodes = nodes};
-    t.routes = routes_init(take_memory(routes_size(nodes)), nodes, key);
+    t.routes = routes_init(take_memory(routes_size(nodes, 0)), nodes, 0, key);
     for (uint32_t i = 0; i < nodes; i++) {
         struct route r = {.id = id_of(i), .at = {.ip = {[10] = 0xff, 0xff, 10}, .port = 4000}};
         memcpy(r.at.ip + 13, &i, 3);

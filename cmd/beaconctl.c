@@ -3,14 +3,14 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
-#include <time.h>
 #include <unistd.h>
 #include "cmd/client.h"
+#include "cmd/ctl.h"
+#include "cmd/gossip_key.h"
 #include "cmd/show.h"
 #include "cmd/token.h"
 #include "cmd/version.h"
@@ -19,122 +19,7 @@
 #define ADMIN_SOCKET "/run/beacon/admin.sock"
 #define ADMIN_TCP "127.0.0.1:8081"
 
-enum {
-    EXIT_USAGE = 2,
-    PAGE_ROWS = 1000, /* a request */
-    RELOAD_POLL_MS = 100,
-};
-
-struct ctl {
-    struct client client;
-    bool json;
-    uint64_t limit; /* rows in all; 0: no limit */
-    char token[TOKEN_MAX];
-};
-
-static int complain(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static int complain(int code, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("beaconctl: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    return code;
-}
-
-/* --- asking --- */
-
-static int unreachable(const struct ctl *c, int code)
-{
-    complain(code, "%s", c->client.error);
-    if (code == EX_UNAVAILABLE)
-        fputs("hint: is the beacon running? --admin says where it listens (its option admin)\n",
-              stderr);
-    if (code == EX_UNAVAILABLE && c->client.tls)
-        fputs("hint: --ca names a file of certificates to believe\n", stderr);
-    if (code == EX_NOPERM)
-        fputs("hint: try it as root, or in the group that may enter the socket's directory\n",
-              stderr);
-    return code;
-}
-
-/* What a refusal says of itself. */
-static int refused(const struct answer *a)
-{
-    json_t *body = json_loadb(a->body, a->len, 0, NULL);
-    const char *why = show_text(body, "error");
-    fprintf(stderr, "beaconctl: refused with %d", a->status);
-    fputs(*why ? ": " : "", stderr);
-    show_clean(stderr, why);
-    fputc('\n', stderr);
-    json_decref(body);
-    if (a->status == 401)
-        fputs("hint: the option admin-token of the beacon; give it by --token-file or in "
-              "BEACON_ADMIN_TOKEN\n",
-              stderr);
-    return a->status == 401 ? EX_NOPERM : EXIT_FAILURE;
-}
-
-/* The JSON of an answer that is good; its text, too, when `ret_text` is not NULL. 0 or an exit
- * code, which has been explained. */
-static int ask(struct ctl *c, const char *path, const char *body, json_t **ret, char **ret_text)
-{
-    struct answer a;
-    int code = client_ask(&c->client, path, body, &a);
-    if (code != 0)
-        return unreachable(c, code);
-    if (a.status >= 300) {
-        code = refused(&a);
-        free(a.body);
-        return code;
-    }
-    json_error_t error;
-    json_t *value = json_loadb(a.body, a.len, JSON_REJECT_DUPLICATES, &error);
-    if (!json_is_object(value)) {
-        json_decref(value);
-        free(a.body);
-        return complain(EXIT_FAILURE, "what came from %s is not a beacon's answer", c->client.host);
-    }
-    *ret = value;
-    if (ret_text)
-        *ret_text = a.body;
-    else
-        free(a.body);
-    return 0;
-}
-
-/* Asks and prints: as it came with --json, else by `show`. */
-static int ask_and_show(struct ctl *c, const char *path, void (*show)(FILE *out, const json_t *))
-{
-    json_t *value;
-    char *text;
-    int code = ask(c, path, NULL, &value, &text);
-    if (code != 0)
-        return code;
-    if (c->json)
-        fputs(text, stdout);
-    else
-        show(stdout, value);
-    json_decref(value);
-    free(text);
-    return 0;
-}
-
-/* Commands: with --json what came, else `said`. */
-static int tell(struct ctl *c, const char *path, const char *body, const char *said)
-{
-    json_t *value;
-    char *text;
-    int code = ask(c, path, body, &value, &text);
-    if (code != 0)
-        return code;
-    fputs(c->json ? text : said, stdout);
-    json_decref(value);
-    free(text);
-    return 0;
-}
+enum { PAGE_ROWS = 1000 }; /* a request */
 
 /* --- lists --- */
 
@@ -159,7 +44,7 @@ static int list_page(struct ctl *c, const struct list *l, uint64_t rows, char af
     size_t i;
     snprintf(path, sizeof path, "%s?limit=%" PRIu64 "%s%s", l->path, rows, *after ? "&after=" : "",
              after);
-    int code = ask(c, path, NULL, &page, &text);
+    int code = ctl_ask(c, path, NULL, &page, &text);
     if (code != 0)
         return code;
     if (c->json)
@@ -193,10 +78,10 @@ static int list_show(struct ctl *c, const struct list *l)
 
 /* --- the commands --- */
 
-static int run_status(struct ctl *c, const char *argument)
+static int run_status(struct ctl *c, const char *const *arguments)
 {
-    (void)argument;
-    return ask_and_show(c, "/v1/status", show_status);
+    (void)arguments;
+    return ctl_show(c, "/v1/status", show_status);
 }
 
 static bool read_id(const char *text, uint32_t *ret)
@@ -210,89 +95,50 @@ static bool read_id(const char *text, uint32_t *ret)
     return true;
 }
 
-static int run_nodes(struct ctl *c, const char *argument)
+static int run_nodes(struct ctl *c, const char *const *arguments)
 {
+    const char *argument = arguments[0];
     static const struct list nodes = {"/v1/nodes", "nodes", show_nodes_head, show_nodes_row};
     char path[64];
     uint32_t id;
     if (!argument)
         return list_show(c, &nodes);
     if (!read_id(argument, &id))
-        return complain(EXIT_USAGE, "%s is no node id", argument);
+        return complain(CTL_USAGE, "%s is no node id", argument);
     snprintf(path, sizeof path, "/v1/nodes/%" PRIu32, id);
-    return ask_and_show(c, path, show_node);
+    return ctl_show(c, path, show_node);
 }
 
-static int run_talkers(struct ctl *c, const char *argument)
+static int run_talkers(struct ctl *c, const char *const *arguments)
 {
-    (void)argument;
-    return ask_and_show(c, "/v1/talkers", show_talkers);
+    (void)arguments;
+    return ctl_show(c, "/v1/talkers", show_talkers);
 }
 
-static int run_sessions(struct ctl *c, const char *argument)
+static int run_sessions(struct ctl *c, const char *const *arguments)
 {
     static const struct list sessions = {"/v1/sessions", "sessions", show_sessions_head,
                                          show_sessions_row};
-    (void)argument;
+    (void)arguments;
     return list_show(c, &sessions);
 }
 
-static int run_drain(struct ctl *c, const char *argument)
+static int run_drain(struct ctl *c, const char *const *arguments)
 {
-    (void)argument;
-    return tell(c, "/v1/drain", "{\"on\":true}", "draining\n");
+    (void)arguments;
+    return ctl_tell(c, "/v1/drain", "{\"on\":true}", "draining\n");
 }
 
-static int run_undrain(struct ctl *c, const char *argument)
+static int run_undrain(struct ctl *c, const char *const *arguments)
 {
-    (void)argument;
-    return tell(c, "/v1/drain", "{\"on\":false}", "serving\n");
+    (void)arguments;
+    return ctl_tell(c, "/v1/drain", "{\"on\":false}", "serving\n");
 }
 
-/* How the reload `sequence` ended. 0 or an exit code; *ret_done is false while it has not. */
-static int reload_result(struct ctl *c, int64_t sequence, bool *ret_done)
+static int run_reload(struct ctl *c, const char *const *arguments)
 {
-    json_t *status;
-    int code = ask(c, "/v1/status", NULL, &status, NULL);
-    if (code != 0)
-        return code;
-    const json_t *reload = json_object_get(status, "reload");
-    bool ok = json_is_true(json_object_get(reload, "ok"));
-    *ret_done = show_number(reload, "sequence") >= sequence;
-    if (*ret_done && c->json) {
-        json_dumpf(reload, stdout, JSON_COMPACT);
-        fputc('\n', stdout);
-    } else if (*ret_done && ok) {
-        puts("reloaded");
-    }
-    if (*ret_done && !ok) {
-        fputs("beaconctl: reload refused, the old configuration stays: ", stderr);
-        show_clean(stderr, show_text(reload, "error"));
-        fputc('\n', stderr);
-        code = EXIT_FAILURE;
-    }
-    json_decref(status);
-    return code;
-}
-
-static int run_reload(struct ctl *c, const char *argument)
-{
-    const struct timespec pause = {.tv_nsec = RELOAD_POLL_MS * 1000000L};
-    json_t *answer;
-    bool done = false;
-    (void)argument;
-    int code = ask(c, "/v1/reload", "{}", &answer, NULL);
-    if (code != 0)
-        return code;
-    int64_t sequence = show_number(answer, "sequence");
-    json_decref(answer);
-    for (unsigned ms = 0; ms <= c->client.timeout_ms; ms += RELOAD_POLL_MS) {
-        code = reload_result(c, sequence, &done);
-        if (code != 0 || done)
-            return code;
-        nanosleep(&pause, NULL);
-    }
-    return complain(EXIT_FAILURE, "the reload has not ended within %u ms", c->client.timeout_ms);
+    (void)arguments;
+    return ctl_reload(c);
 }
 
 static void show_level(FILE *out, const json_t *status)
@@ -301,41 +147,44 @@ static void show_level(FILE *out, const json_t *status)
     fputc('\n', out);
 }
 
-static int run_log_level(struct ctl *c, const char *argument)
+static int run_log_level(struct ctl *c, const char *const *arguments)
 {
+    const char *argument = arguments[0];
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     char body[64], said[16];
     if (!argument)
-        return ask_and_show(c, "/v1/status", show_level);
+        return ctl_show(c, "/v1/status", show_level);
     for (size_t i = 0; i < COUNT(levels); i++) {
         if (strcmp(levels[i], argument) != 0)
             continue;
         snprintf(body, sizeof body, "{\"level\":\"%s\"}", argument);
         snprintf(said, sizeof said, "%s\n", argument);
-        return tell(c, "/v1/log-level", body, said);
+        return ctl_tell(c, "/v1/log-level", body, said);
     }
-    return complain(EXIT_USAGE, "%s is no level: debug, info, warn or error", argument);
+    return complain(CTL_USAGE, "%s is no level: debug, info, warn or error", argument);
 }
 
-static int run_notify(struct ctl *c, const char *argument)
+static int run_notify(struct ctl *c, const char *const *arguments)
 {
+    const char *argument = arguments[0];
     char body[64];
     uint32_t id;
     if (!read_id(argument, &id))
-        return complain(EXIT_USAGE, "%s is no node id", argument);
+        return complain(CTL_USAGE, "%s is no node id", argument);
     snprintf(body, sizeof body, "{\"node_id\":%" PRIu32 "}", id);
-    return tell(c, "/v1/notify", body, "notified\n");
+    return ctl_tell(c, "/v1/notify", body, "notified\n");
 }
 
 /* For HEALTHCHECK lines: what a load balancer would see. */
-static int run_health(struct ctl *c, const char *argument)
+static int run_health(struct ctl *c, const char *const *arguments)
 {
+    const char *argument = arguments[0];
     struct answer a;
     if (argument && !client_set_address(&c->client, argument))
-        return complain(EXIT_USAGE, "%s", c->client.error);
+        return complain(CTL_USAGE, "%s", c->client.error);
     int code = client_ask(&c->client, "/healthz", NULL, &a);
     if (code != 0)
-        return unreachable(c, code);
+        return ctl_unreachable(c, code);
     show_clean(stdout, strtok(a.body, "\r\n") ? a.body : "");
     fputc('\n', stdout);
     code = a.status == 200 ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -343,13 +192,57 @@ static int run_health(struct ctl *c, const char *argument)
     return code;
 }
 
+static const char peers_path[] = "/v1/peers";
+
+/* The beacon that is named. 0 only when it is alive: for scripts that wait for it. */
+static int peer_show(struct ctl *c, uint32_t id)
+{
+    json_t *answer, *peer;
+    size_t i;
+    int code = ctl_ask(c, peers_path, NULL, &answer, NULL);
+    if (code != 0)
+        return code;
+    code = -1;
+    json_array_foreach(json_object_get(answer, "peers"), i, peer)
+    {
+        if (show_number(peer, "beacon_id") != id || code >= 0)
+            continue;
+        if (c->json)
+            json_dumpf(peer, stdout, JSON_COMPACT);
+        else
+            show_peers_head(stdout);
+        c->json ? (void)fputc('\n', stdout) : show_peers_row(stdout, peer);
+        code = strcmp(show_text(peer, "state"), "alive") == 0 ? 0 : CTL_DEGRADED;
+    }
+    json_decref(answer);
+    return code >= 0 ? code : complain(EXIT_FAILURE, "no beacon %" PRIu32 " is known", id);
+}
+
+static int run_peers(struct ctl *c, const char *const *arguments)
+{
+    uint32_t id;
+    if (!arguments[0])
+        return ctl_show(c, peers_path, show_peers);
+    if (!read_id(arguments[0], &id))
+        return complain(CTL_USAGE, "%s is no beacon id", arguments[0]);
+    return peer_show(c, id);
+}
+
+static int run_gossip_key(struct ctl *c, const char *const *arguments)
+{
+    return gossip_key_run(c, arguments[0], arguments[1]);
+}
+
+enum { ARGUMENTS_MAX = 2 };
+
 static const struct command {
-    const char *name, *argument; /* NULL: takes none; "[X]": may be left out */
+    const char *name, *argument; /* NULL: takes none; "[X]": may be left out; "X [Y]": two */
     const char *help;
-    int (*run)(struct ctl *c, const char *argument);
+    int (*run)(struct ctl *c, const char *const *arguments); /* NULL behind the last */
 } commands[] = {
     {"status", NULL, "what it is and does: state, totals, drops", run_status},
-    {"nodes", "[ID]", "the nodes that are registered, or one", run_nodes},
+    {"nodes", "[ID]", "the nodes that are registered, or one, wherever it is", run_nodes},
+    {"peers", "[ID]", "other beacons; of one: is it alive?", run_peers},
     {"talkers", NULL, "who relays most", run_talkers},
     {"sessions", NULL, "the nodes that are connected over WebSocket", run_sessions},
     {"drain", NULL, "send load balancers and sessions elsewhere", run_drain},
@@ -358,6 +251,8 @@ static const struct command {
     {"log-level", "[LEVEL]", "show or set what is logged: debug, info, warn, error", run_log_level},
     {"notify", "ID", "make a node ask its registry", run_notify},
     {"health", "[ADDR]", "ready or not, as load balancers see it", run_health},
+    {"gossip-key", "ACTION [ID]", "generate, list, add, use or remove keys of --file",
+     run_gossip_key},
 };
 
 /* --- the command line --- */
@@ -366,7 +261,7 @@ static int print_help(void)
 {
     fputs("usage: beaconctl [options] command\n\n", stdout);
     for (size_t i = 0; i < COUNT(commands); i++)
-        printf("  %-9s %-9s %s\n", commands[i].name,
+        printf("  %-10s %-11s %s\n", commands[i].name,
                commands[i].argument ? commands[i].argument : "", commands[i].help);
     fputs("\n"
           "  --admin ADDR       unix:PATH, HOST:PORT, http://HOST:PORT or https://HOST:PORT;\n"
@@ -376,6 +271,8 @@ static int print_help(void)
           "  --json             print what the beacon answers\n"
           "  --limit N          of nodes and sessions, at most so many\n"
           "  --timeout S        for each request, 10 s\n"
+          "  --file FILE        of gossip-key: the file that the option gossip-keys names\n"
+          "  --no-reload        of gossip-key: do not have the beacon read it\n"
           "  --ca FILE          believe these CAs instead of the system's\n"
           "  --insecure         believe any certificate\n"
           "  --help  --version\n",
@@ -404,21 +301,30 @@ static bool read_count(const char *text, uint64_t max, uint64_t *ret)
     return true;
 }
 
+static int arguments_allowed(const struct command *command)
+{
+    const char *argument = command->argument;
+    return !argument ? 0 : argument[0] != '[' && strchr(argument, '[') ? 2 : 1;
+}
+
 static int command_run(struct ctl *c, int argc, char **argv)
 {
+    const char *arguments[ARGUMENTS_MAX + 1] = {NULL};
     if (argc < 1)
-        return complain(EXIT_USAGE, "a command is wanted; beaconctl --help names them");
+        return complain(CTL_USAGE, "a command is wanted; beaconctl --help names them");
     for (size_t i = 0; i < COUNT(commands); i++) {
         const struct command *command = &commands[i];
         if (strcmp(command->name, argv[0]) != 0)
             continue;
-        if (argc > (command->argument ? 2 : 1))
-            return complain(EXIT_USAGE, "%s is too much for %s", argv[argc - 1], argv[0]);
+        if (argc - 1 > arguments_allowed(command))
+            return complain(CTL_USAGE, "%s is too much for %s", argv[argc - 1], argv[0]);
         if (argc < 2 && command->argument && command->argument[0] != '[')
-            return complain(EXIT_USAGE, "%s wants %s", argv[0], command->argument);
-        return command->run(c, argc > 1 ? argv[1] : NULL);
+            return complain(CTL_USAGE, "%s wants %s", argv[0], command->argument);
+        for (int n = 1; n < argc; n++)
+            arguments[n - 1] = argv[n];
+        return command->run(c, arguments);
     }
-    return complain(EXIT_USAGE, "no command %s; beaconctl --help names them", argv[0]);
+    return complain(CTL_USAGE, "no command %s; beaconctl --help names them", argv[0]);
 }
 
 static int run(struct ctl *c, int argc, char **argv)
@@ -428,7 +334,8 @@ static int run(struct ctl *c, int argc, char **argv)
         {"json", no_argument, NULL, 'j'},          {"limit", required_argument, NULL, 'l'},
         {"timeout", required_argument, NULL, 'w'}, {"ca", required_argument, NULL, 'c'},
         {"insecure", no_argument, NULL, 'k'},      {"help", no_argument, NULL, 'h'},
-        {"version", no_argument, NULL, 'v'},       {NULL, 0, NULL, 0},
+        {"version", no_argument, NULL, 'v'},       {"file", required_argument, NULL, 'f'},
+        {"no-reload", no_argument, NULL, 'n'},     {NULL, 0, NULL, 0},
     };
     const char *admin = NULL, *token_file = NULL;
     uint64_t timeout_s = 10;
@@ -445,17 +352,23 @@ static int run(struct ctl *c, int argc, char **argv)
             break;
         case 'l':
             if (!read_count(optarg, UINT32_MAX, &c->limit))
-                return complain(EXIT_USAGE, "--limit wants a number from 1 on, not %s", optarg);
+                return complain(CTL_USAGE, "--limit wants a number from 1 on, not %s", optarg);
             break;
         case 'w':
             if (!read_count(optarg, 3600, &timeout_s))
-                return complain(EXIT_USAGE, "--timeout wants 1 to 3600 seconds, not %s", optarg);
+                return complain(CTL_USAGE, "--timeout wants 1 to 3600 seconds, not %s", optarg);
             break;
         case 'c':
             c->client.ca = optarg;
             break;
         case 'k':
             c->client.insecure = true;
+            break;
+        case 'f':
+            c->file = optarg;
+            break;
+        case 'n':
+            c->no_reload = true;
             break;
         case 'h':
             return print_help();
@@ -464,12 +377,12 @@ static int run(struct ctl *c, int argc, char **argv)
             return EXIT_SUCCESS;
         default:
             fputs("beaconctl --help names the options\n", stderr);
-            return EXIT_USAGE;
+            return CTL_USAGE;
         }
     }
     c->client.timeout_ms = (unsigned)timeout_s * 1000;
     if (!client_set_address(&c->client, admin ? admin : admin_default()))
-        return complain(EXIT_USAGE, "%s", c->client.error);
+        return complain(CTL_USAGE, "%s", c->client.error);
     char error[CLIENT_ERROR_MAX];
     if (!token_take(c->token, token_file, error, sizeof error))
         return complain(EXIT_FAILURE, "%s", error);

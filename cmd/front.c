@@ -272,7 +272,7 @@ int front_open(struct front *f, const struct config *c, struct server *server,
     atomic_store(&f->notes.level, -1);
     events_init(&f->events);
     if (config_has_sessions(c) &&
-        (bridge_start(f, server) < 0 || !(f->sender = shards_sender_new(shards)))) {
+        (bridge_start(f, server) < 0 || !(f->sender = shards_sender_new(shards, server->edge)))) {
         log_line(LOG_ERROR, "wss", "no memory", "sessions=%u", c->wss_sessions);
         return -ENOMEM;
     }

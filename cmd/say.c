@@ -37,9 +37,11 @@ static void say_warnings(const struct started *s)
     if (c->rules.allow_private == PRIVATE_YES && !c->dev)
         log_line(LOG_WARN, "beacon", "allow-private: special-purpose addresses may register",
                  "hint=%s", log_quote("for labs and private networks only"));
-    if (c->peers[0] || c->strict_gossip || (c->registry[0] && c->registry_lookup == LOOKUP_NONE))
-        log_line(LOG_WARN, "beacon", "mesh options have no effect in this version", "hint=%s",
-                 log_quote("peers, registry and strict-gossip are taken, not used"));
+    if (config_has_mesh(c) && !c->gossip_keys[0])
+        log_line(LOG_WARN, "mesh", "gossip in the open: anybody can forge it", "hint=%s",
+                 log_quote("set gossip-keys here and on the other beacons"));
+    if (config_has_mesh(c) && !c->strict_gossip)
+        log_line(LOG_WARN, "mesh", "strict-gossip is off: anybody can claim nodes", NULL);
     if (c->has_wss && !c->tls_cert[0])
         log_line(LOG_WARN, "tls", "self-made certificate: clients must not check it", NULL);
     if (c->first_use && !c->dev)

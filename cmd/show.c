@@ -146,6 +146,50 @@ static void show_drops(FILE *out, const json_t *s)
                 show_number(s, "kernel_drops"));
 }
 
+/* A line, and one more for each thing that somebody should look at. */
+static void show_mesh(FILE *out, const json_t *s)
+{
+    const json_t *mesh = json_object_get(s, "mesh"), *peers = json_object_get(mesh, "peers"),
+                 *count;
+    const json_t *registry = json_object_get(mesh, "registry"),
+                 *rows = json_object_get(mesh, "rows");
+    const char *state, *elsewhere = show_text(mesh, "duplicate_id_at");
+    if (strcmp(show_text(mesh, "mode"), "mesh") != 0) {
+        fputs("mesh       standalone\n", out);
+        return;
+    }
+    fprintf(out, "mesh       beacon %" PRId64 ", %s, others:", show_number(mesh, "beacon_id"),
+            json_is_true(json_object_get(mesh, "sealed")) ? "sealed" : "NOT sealed");
+    bool none = true;
+    json_object_foreach((json_t *)(uintptr_t)peers, state, count)
+    {
+        if (json_integer_value(count) == 0)
+            continue;
+        fprintf(out, "%s %" JSON_INTEGER_FORMAT " ", none ? "" : ",", json_integer_value(count));
+        show_clean(out, state);
+        none = false;
+    }
+    fprintf(out, "%s; %" PRId64 " nodes of others, %s", none ? " none" : "",
+            show_number(mesh, "routes"),
+            json_is_true(json_object_get(mesh, "settled")) ? "settled\n" : "");
+    if (!json_is_true(json_object_get(mesh, "settled")))
+        fprintf(out, "not settled for %" PRId64 " s\n", show_number(mesh, "unsettled_s"));
+    if (*elsewhere) {
+        fputs("mesh       ANOTHER BEACON USES THIS ID at ", out);
+        show_clean(out, elsewhere);
+        fputc('\n', out);
+    }
+    if (show_number(rows, "refused") > 0)
+        fprintf(out, "mesh       no room for %" PRId64 " nodes of others: raise max-routes\n",
+                show_number(rows, "refused"));
+    if (json_is_true(json_object_get(registry, "used")) &&
+        !json_is_true(json_object_get(registry, "ok"))) {
+        fputs("mesh       registry: ", out);
+        show_clean(out, show_text(registry, "error"));
+        fputc('\n', out);
+    }
+}
+
 void show_status(FILE *out, const json_t *s)
 {
     const json_t *nodes = json_object_get(s, "nodes");
@@ -161,6 +205,7 @@ void show_status(FILE *out, const json_t *s)
     show_traffic(out, s, "received");
     show_traffic(out, s, "sent");
     fprintf(out, "relayed    %" PRId64 " datagrams\n", show_number(s, "relayed"));
+    show_mesh(out, s);
     show_reload(out, s);
     show_certificates(out, s);
     show_drops(out, s);
@@ -201,8 +246,21 @@ void show_nodes_row(FILE *out, const json_t *node)
 
 void show_node(FILE *out, const json_t *node)
 {
-    show_nodes_head(out);
-    show_nodes_row(out, node);
+    const json_t *beacon = json_object_get(node, "beacon");
+    if (!json_is_object(beacon)) {
+        show_nodes_head(out);
+        show_nodes_row(out, node);
+        return;
+    }
+    fprintf(out, "%" PRId64 " is registered at beacon ", show_number(node, "node_id"));
+    if (show_number(beacon, "beacon_id") > 0)
+        fprintf(out, "%" PRId64 ", ", show_number(beacon, "beacon_id"));
+    show_clean(out, show_text(beacon, "addr"));
+    fputs(", by ", out);
+    show_clean(out, show_text(beacon, "transport"));
+    fputs(", ", out);
+    show_clean(out, show_text(node, "class"));
+    fputc('\n', out);
 }
 
 void show_sessions_head(FILE *out)
@@ -220,4 +278,53 @@ void show_sessions_row(FILE *out, const json_t *session)
     column_number(out, show_number(session, "frames_in"), 10);
     column_number(out, show_number(session, "frames_out"), 10);
     fprintf(out, "%8" PRId64 "\n", show_number(session, "frames_dropped"));
+}
+
+/* --- other beacons --- */
+
+void show_peers_head(FILE *out)
+{
+    fprintf(out, "%10s %-21s %-9s %9s %9s %9s %-10s %s\n", "BEACON", "ADDRESS", "STATE", "RTT",
+            "SILENT", "NODES", "VERSION", "ERROR");
+}
+
+/* A number that may be null, over `divisor`. */
+static void column_scaled(FILE *out, const json_t *value, double divisor, const char *unit)
+{
+    if (json_is_integer(value))
+        fprintf(out, "%6.1f %-2s ", (double)json_integer_value(value) / divisor, unit);
+    else
+        fprintf(out, "%9s ", "-");
+}
+
+void show_peers_row(FILE *out, const json_t *peer)
+{
+    bool self = json_is_true(json_object_get(peer, "self"));
+    const char *state = show_text(peer, "state");
+    if (json_is_true(json_object_get(peer, "draining")))
+        state = "draining";
+    if (show_number(peer, "beacon_id") > 0)
+        column_number(out, show_number(peer, "beacon_id"), 10);
+    else
+        fprintf(out, "%10s ", "-");
+    column(out, self && !*show_text(peer, "addr") ? "here" : show_text(peer, "addr"), 21);
+    column(out, self ? "self" : state, 9);
+    column_scaled(out, json_object_get(peer, "rtt_us"), 1e3, "ms");
+    column_scaled(out, json_object_get(peer, "silent_ms"), 1e3, "s");
+    column_number(out, show_number(peer, "rows"), 9);
+    column(out, show_text(peer, "version"), 10);
+    show_clean(out, show_text(peer, "error"));
+    fputc('\n', out);
+}
+
+void show_peers(FILE *out, const json_t *answer)
+{
+    const json_t *peers = json_object_get(answer, "peers"), *peer;
+    size_t i;
+    if (json_array_size(peers) == 0) {
+        fputs("standalone\n", out);
+        return;
+    }
+    show_peers_head(out);
+    json_array_foreach(peers, i, peer) show_peers_row(out, peer);
 }

@@ -13,6 +13,7 @@ const char *show_text(const json_t *object, const char *name);
 int64_t show_number(const json_t *object, const char *name);
 
 void show_status(FILE *out, const json_t *status);
+void show_peers(FILE *out, const json_t *peers);
 void show_talkers(FILE *out, const json_t *talkers);
 void show_node(FILE *out, const json_t *node);
 /* Rows of a table, its head first. */
@@ -20,6 +21,8 @@ void show_nodes_head(FILE *out);
 void show_nodes_row(FILE *out, const json_t *node);
 void show_sessions_head(FILE *out);
 void show_sessions_row(FILE *out, const json_t *session);
+void show_peers_head(FILE *out);
+void show_peers_row(FILE *out, const json_t *peer);
 
 /* Prints `text` with '?' for what a terminal could take for a command. */
 void show_clean(FILE *out, const char *text);

@@ -19,6 +19,10 @@ static const struct {
      "raise max-nodes"},
     {offsetof(struct lane_stats, verdict[VERDICT_RELAY_STREAM_FULL]),
      "queue to the WebSocket thread full", "it is behind with frames"},
+    {offsetof(struct lane_stats, verdict[VERDICT_GOSSIP_QUEUE_FULL]),
+     "queue to the mesh thread full", "it is behind with gossip"},
+    {offsetof(struct lane_stats, routes_refused), "no room for nodes of other beacons",
+     "raise max-routes"},
 };
 enum { WATCHED = sizeof watched / sizeof *watched };
 static_assert(WATCHED == sizeof((struct watch *)0)->seen[0] / sizeof(uint64_t), "a place for each");
@@ -45,6 +49,8 @@ void watch_tick(struct watch *w, const struct server *s)
     }
     if (s->edge)
         lane_tick(w->seen[CONFIG_SHARDS_MAX], s->edge, "edge");
+    if (s->mesh)
+        lane_tick(w->seen[CONFIG_SHARDS_MAX + 1], s->mesh, "mesh");
 }
 
 bool watch_alive(const struct server *s, uint64_t now_ns, unsigned stuck_s)

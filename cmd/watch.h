@@ -8,7 +8,7 @@
 #include "server/server.h"
 
 struct watch {
-    uint64_t seen[CONFIG_SHARDS_MAX + 1][6]; /* the last lane is the edge's */
+    uint64_t seen[CONFIG_SHARDS_MAX + 2][8]; /* the last lanes are the edge's and the mesh's */
 };
 
 void watch_tick(struct watch *w, const struct server *s);

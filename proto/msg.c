@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "proto/gossipmsg.h"
 #include "proto/stun.h"
 
 enum { GRANT_LEN = 8 + MSG_SIGNATURE_LEN };
@@ -47,6 +48,8 @@ enum msg_kind msg_kind(const uint8_t *bytes, size_t len)
         return at_least(len, MSG_PUNCH_LEN, MSG_KIND_PUNCH);
     case MSG_SYNC:
         return MSG_KIND_SYNC;
+    case GOSSIP_TYPE:
+        return at_least(len, GOSSIP_SEAL_LEN, MSG_KIND_GOSSIP);
     case MSG_DISCOVER_REPLY:
     case MSG_PUNCH_COMMAND:
     case MSG_RELAY_DELIVER:

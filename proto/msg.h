@@ -44,6 +44,7 @@ enum msg_kind {
     MSG_KIND_SYNC,           /* 0x07 */
     MSG_KIND_STUN,           /* first byte 0x00: no Pilot type, so STUN or nothing */
     MSG_KIND_STUN_REFLECTED, /* a STUN response: type 0x01xx would else read as a Discover */
+    MSG_KIND_GOSSIP,         /* 0x20, long enough: sealed, from another beacon; see gossipmsg.h */
     MSG_KIND_FOR_NODES,      /* 0x02, 0x04, 0x06, 0x09, 0x0A: only beacons send these */
     MSG_KIND_SHORT,          /* a known type, too short for its fixed part */
     MSG_KIND_UNKNOWN,        /* any other first byte */

@@ -21,7 +21,7 @@ enum {
     CONFIG_CERTIFICATES_MAX = 8,
     CONFIG_ERROR_MAX = 512,
     CONFIG_VALUE_MAX = 16384, /* a whole whitelist as text fits */
-    CONFIG_OPTIONS_MAX = 64,
+    CONFIG_OPTIONS_MAX = 96,
     CONFIG_ORIGIN_MAX = 96,
 };
 
@@ -76,6 +76,7 @@ struct rules {
     struct rate punch_total;       /* all punch commands, per shard */
     struct rate verify_rate;       /* grant signatures per source address */
     struct rate notify_rate;       /* per node */
+    struct rate peer_rate;         /* per other beacon */
     uint32_t nodes_per_ipv4, nodes_per_ipv4_24, nodes_per_ipv6_64, nodes_per_ipv6_48;
     uint32_t nursery_percent; /* above this fill a new id must come twice; 0: never */
 };
@@ -111,10 +112,15 @@ struct config {
     enum log_format log_format;
     uint32_t beacon_id;
     char registry[CONFIG_TEXT_MAX];
-    /* Taken for compatibility; they take effect with the mesh. */
-    char peers[CONFIG_TEXT_MAX];
-    char registry_admin_token[CONFIG_TEXT_MAX];
+    char peers[CONFIG_TEXT_MAX], peers_file[CONFIG_TEXT_MAX], peers_dns[CONFIG_TEXT_MAX];
+    char gossip_keys[CONFIG_TEXT_MAX];
+    uint32_t max_routes, max_routes_each;
     bool strict_gossip;
+    char registry_admin_token[CONFIG_TEXT_MAX];
+    bool registry_tls;
+    char registry_ca[CONFIG_TEXT_MAX];
+    bool takeover;
+    char takeover_socket[CONFIG_TEXT_MAX];
     struct rules rules;
     /* Where each option's value came from, by index in option_table; "" is the default. */
     char origin[CONFIG_OPTIONS_MAX][CONFIG_ORIGIN_MAX];
@@ -164,6 +170,13 @@ struct config_error {
 static inline bool config_has_sessions(const struct config *c)
 {
     return c->has_wss || c->has_wss_plain;
+}
+
+/* There may be other beacons: named somewhere, or to be heard of. */
+static inline bool config_has_mesh(const struct config *c)
+{
+    return c->peers[0] || c->peers_file[0] || c->peers_dns[0] || c->gossip_keys[0] ||
+           (c->registry[0] && c->beacon_id);
 }
 
 /* All defaults. */

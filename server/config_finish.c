@@ -188,6 +188,28 @@ static bool check_keys(const struct config *c, struct config_error *error)
     return true;
 }
 
+static bool check_mesh(const struct config *c, struct config_error *error)
+{
+    char shown[OPTION_SHOWN_MAX];
+
+    if (c->gossip_keys[0] && c->beacon_id == 0)
+        return fail_at(c, "gossip-keys", error, "needs beacon-id, a number of this beacon's own");
+    if (c->registry[0] && c->beacon_id && !is_host_and_port(c->registry))
+        return config_fail(error,
+                           "%s: registry = %s: not a host and port, like "
+                           "registry.example.org:9000",
+                           origin_of(c, "registry"), text_show(c->registry, shown));
+    if (c->registry_ca[0] && !c->registry_tls)
+        return fail_at(c, "registry-ca", error, "not used without registry-tls");
+    if (c->max_routes_each > c->max_routes)
+        return config_fail(error, "%s: max-routes-each (%u) is more than max-routes (%u)",
+                           origin_of(c, set_one(c, "max-routes-each", "max-routes")),
+                           c->max_routes_each, c->max_routes);
+    if (c->takeover && c->takeover_socket[0] == '\0')
+        return fail_at(c, "takeover", error, "needs takeover-socket, where the running one is");
+    return true;
+}
+
 static bool check_queues(const struct config *c, struct config_error *error)
 {
     char each[32], total[32];
@@ -235,5 +257,6 @@ bool config_finish(struct config *c, struct config_error *error)
 {
     set_defaults(c);
     return check_listeners(c, error) && check_tls(c, error) && check_keys(c, error) &&
-           check_queues(c, error) && check_admin(c, error) && fit_takeover(c, error);
+           check_mesh(c, error) && check_queues(c, error) && check_admin(c, error) &&
+           fit_takeover(c, error);
 }

@@ -21,7 +21,6 @@
     AT(field)
 
 #define SECRET_HINT "; set it in the environment or the file, since anyone can see arguments"
-#define MESH_HINT " (taken for compatibility: takes effect with the mesh, not in this version)"
 
 enum {
     NODES_MAX = 100000000,
@@ -73,6 +72,12 @@ const struct option option_table[] = {
     {"drain-time", "server", OPTION_SECONDS, AT(drain_time_s), .metavar = "time", .fallback = "10s",
      .min = 0, .max = 3600,
      .help = "How long to serve on after TERM, reported as not ready, before stopping"},
+    {"takeover-socket", "server", OPTION_TEXT, AT(takeover_socket), .metavar = "path",
+     .fallback = "",
+     .help = "Unix socket where a successor may ask for sockets and table, see --takeover"},
+    {"takeover", "server", OPTION_BOOL, AT(takeover), .fallback = "false", .not_in_file = true,
+     .help = "Take sockets and table over from the beacon at takeover-socket, which then ends; "
+             "without one there, start as usual"},
 
     {"punch-whitelist", "punch", OPTION_IPS, RULE(punch_whitelist), .metavar = "addresses",
      .fallback = "", .list = true,
@@ -178,15 +183,39 @@ const struct option option_table[] = {
 
     {"beacon-id", "mesh", OPTION_INT, AT(beacon_id), .metavar = "id", .fallback = "0", .min = 0,
      .max = UINT32_MAX,
-     .help = "Id of this beacon, which nodes sign to authenticate over wss; 0 is standalone"},
+     .help = "Id of this beacon among all others, which nodes sign to authenticate over wss; 0 is "
+             "standalone"},
     {"peers", "mesh", OPTION_TEXT, AT(peers), .metavar = "addresses", .fallback = "", .list = true,
-     .help = "Other beacons, separated by commas" MESH_HINT},
+     .help = "Other beacons, host:port separated by commas; pilot:host:port is an original one"},
+    {"peers-file", "mesh", OPTION_TEXT, AT(peers_file), .metavar = "file", .fallback = "",
+     .help = "File of other beacons, one a line as in peers; taken anew when it changes"},
+    {"peers-dns", "mesh", OPTION_TEXT, AT(peers_dns), .metavar = "name", .fallback = "",
+     .help = "Name whose SRV records for _beacon._udp, else its addresses, are other beacons"},
+    {"gossip-keys", "mesh", OPTION_TEXT, AT(gossip_keys), .metavar = "file", .fallback = "",
+     .help = "File of the keys that seal gossip, read again on HUP; without it beacons talk in the "
+             "open, as original ones do"},
+    {"max-routes", "mesh", OPTION_INT, AT(max_routes), .metavar = "count", .fallback = "1000000",
+     .min = 1, .max = NODES_MAX,
+     .help = "Nodes of other beacons that fit the table; its memory is taken where there are "
+             "others"},
+    {"max-routes-each", "mesh", OPTION_INT, AT(max_routes_each), .metavar = "count",
+     .fallback = "0", .min = 0, .max = NODES_MAX,
+     .help = "Nodes that one other beacon may claim; 0 is half of max-routes"},
+    {"peer-rate", "mesh", OPTION_RATE, RULE(peer_rate), .metavar = "rate", .max = RATE_MAX,
+     .fallback = "500000/500000",
+     .help = "Relayed datagrams a second from each other beacon, for each shard"},
+    {"strict-gossip", "mesh", OPTION_BOOL, AT(strict_gossip), .fallback = "true",
+     .help = "Take the open gossip of original beacons only from addresses that are named as "
+             "peers"},
     {"registry", "mesh", OPTION_TEXT, AT(registry), .metavar = "address", .fallback = "",
-     .help = "TCP address of the registry, host:port, that registry-lookup asks"},
+     .help = "TCP address of the registry, host:port: it is told of this beacon and asked for "
+             "others if there is a beacon-id, and for keys by registry-lookup"},
     {"registry-admin-token", "mesh", OPTION_TEXT, AT(registry_admin_token), .metavar = "token",
-     .fallback = "", .secret = true, .help = "Token for the registry" SECRET_HINT MESH_HINT},
-    {"strict-gossip", "mesh", OPTION_BOOL, AT(strict_gossip), .fallback = "false",
-     .help = "Take gossip only from peers that are listed" MESH_HINT},
+     .fallback = "", .secret = true, .help = "Token for the registry" SECRET_HINT},
+    {"registry-tls", "mesh", OPTION_BOOL, AT(registry_tls), .fallback = "false",
+     .help = "Speak TLS to the registry when registering, and check its certificate"},
+    {"registry-ca", "mesh", OPTION_TEXT, AT(registry_ca), .metavar = "file", .fallback = "",
+     .help = "Authorities that may sign the registry's certificate; empty are the host's"},
 };
 const unsigned option_count = sizeof option_table / sizeof option_table[0];
 static_assert(sizeof option_table / sizeof option_table[0] <= CONFIG_OPTIONS_MAX,

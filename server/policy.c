@@ -1,3 +1,4 @@
+#include "server/peers.h"
 #include "server/policy.h"
 
 bool source_is_bad(const struct server *s, const struct datagram *d)
@@ -8,9 +9,16 @@ bool source_is_bad(const struct server *s, const struct datagram *d)
            (endpoint_same_ip(&d->from, &s->bound) || service_has(&s->service, d->from.ip));
 }
 
+bool source_is_beacon(const struct lane *l, const struct datagram *d)
+{
+    return l->peers && peers_find(l->peers, &d->from) != PEERS_NONE;
+}
+
 bool source_may_register(const struct lane *l, const struct datagram *d)
 {
     enum ip_scope scope = ip_scope(d->from.ip);
+    if (source_is_beacon(l, d))
+        return false;
     if (scope == SCOPE_GLOBAL)
         return true;
     if (scope == SCOPE_LINK || scope == SCOPE_NEVER)

@@ -11,9 +11,13 @@
  * address and port (a loop). */
 bool source_is_bad(const struct server *s, const struct datagram *d);
 
+/* Does another beacon send from there? */
+bool source_is_beacon(const struct lane *l, const struct datagram *d);
+
 /* May a node be stored at this source? Special-purpose addresses only when allow-private is yes, or
  * auto and the datagram came to a service address that is itself not global (a private network, a
- * lab). Link-local never: it means nothing without its interface. */
+ * lab). Link-local never: it means nothing without its interface. Another beacon neither: relays
+ * that are sent to a node there would come back as its own. */
 bool source_may_register(const struct lane *l, const struct datagram *d);
 
 enum reply_budget { REPLY_ALLOWED, REPLY_PREFIX_SPENT, REPLY_TOTAL_SPENT };

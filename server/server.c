@@ -1,8 +1,6 @@
 #include <assert.h>
 #include <errno.h>
 #include "server/answer.h"
-#include "server/memory.h"
-#include "server/nursery.h"
 #include "server/policy.h"
 #include "server/punch.h"
 #include "server/register.h"
@@ -11,129 +9,11 @@
 #include "server/session.h"
 
 enum {
-    EXPIRE_PERIOD_S = 30,  /* the whole table is looked at so often, or in a quarter of node-ttl */
-    RELAY_CELLS = 1 << 14, /* sources per limiter row; 16 bytes each */
-    RELAY_IP_CELLS = 1 << 13,
-    REPLY_CELLS = 1 << 16, /* four or five prefixes a source */
-    PUNCH_CELLS = 1 << 14,
-    VERIFY_CELLS = 1 << 12,
-    NOTIFY_CELLS = 1 << 12,
-    TOTAL_CELLS = 2,
-    MAIL_BATCH = 256, /* letters a turn: datagrams come in between */
+    EXPIRE_PERIOD_S = 30, /* the whole table is looked at so often, or in a quarter of node-ttl */
+    MAIL_BATCH = 256,     /* letters a turn: datagrams come in between */
 };
 
-/* --- memory, all of it --- */
-
-static uint32_t square_root(uint32_t n)
-{
-    uint32_t root = 0;
-    for (uint32_t bit = 1u << 15; bit; bit >>= 1)
-        if ((uint64_t)(root + bit) * (root + bit) <= n)
-            root += bit;
-    return root;
-}
-
-/* Nodes of one lane. Ids spread over the lanes at random, so each gets four standard deviations
- * more than its share: max-nodes ids fit whatever they are. */
-static uint32_t lane_nodes(uint32_t max_nodes, unsigned lanes)
-{
-    if (lanes == 1)
-        return max_nodes;
-    uint32_t share = (max_nodes + lanes - 1) / lanes;
-    return share + 4 * square_root(share) + 16;
-}
-
-static const uint32_t limiter_cells[] = {RELAY_CELLS,  RELAY_IP_CELLS, REPLY_CELLS, PUNCH_CELLS,
-                                         VERIFY_CELLS, NOTIFY_CELLS,   TOTAL_CELLS};
-enum { LIMITERS = sizeof limiter_cells / sizeof *limiter_cells };
-
-static size_t lane_size(uint32_t nodes, bool sessions)
-{
-    size_t n = 0;
-    n += align64(sizeof(struct lane));
-    n += align64(routes_size(nodes));
-    n += align64(sizeof(struct mailbox));
-    n += align64(grant_memory_size());
-    n += align64(nursery_size(nodes));
-    n += align64(talkers_size());
-    n += sessions ? align64(handoff_size()) : 0;
-    for (int i = 0; i < LIMITERS; i++)
-        n += align64(limiter_size(limiter_cells[i]));
-    return n;
-}
-
-size_t server_size(const struct config *c, unsigned lanes)
-{
-    size_t n = align64(sizeof(struct server));
-    n += lanes * lane_size(lane_nodes(c->max_nodes, lanes), config_has_sessions(c));
-    n += config_has_sessions(c) ? lane_size(0, true) : 0;
-    return n;
-}
-
-static void *take(uint8_t **at, size_t size)
-{
-    void *memory = *at;
-    *at += align64(size);
-    return memory;
-}
-
-/* Gives a lane its parts, all but the handoff. */
-static struct lane *lane_init(uint8_t **at, struct server *s, unsigned index, uint32_t nodes,
-                              struct siphash_key key)
-{
-    struct lane *l = take(at, sizeof *l);
-    l->server = s;
-    l->index = index;
-    l->routes = routes_init(take(at, routes_size(nodes)), nodes, key);
-    l->mailbox = take(at, sizeof *l->mailbox);
-    mailbox_init(l->mailbox);
-    l->grants = grant_memory_init(take(at, grant_memory_size()));
-    l->nursery = nursery_init(take(at, nursery_size(nodes)), nodes);
-    l->talkers = talkers_init(take(at, talkers_size()));
-    struct limiter *limiter[LIMITERS] = {&l->relay,  &l->relay_ip, &l->reply, &l->punch,
-                                         &l->verify, &l->notify,   &l->total};
-    l->source.bad = true; /* of endpoint [::]:0 with local 0, which is what the zeros say */
-    l->hashed_as = route_hash(l->routes, 0);
-    for (int i = 0; i < LIMITERS; i++)
-        limiter_init(limiter[i], take(at, limiter_size(limiter_cells[i])), limiter_cells[i]);
-    return l;
-}
-
-/* By index, the edge's included. */
-static struct lane *lane_at(const struct server *s, unsigned index)
-{
-    return index < s->lane_count ? s->lane[index] : s->edge;
-}
-
-struct server *server_init(void *memory, const struct config *c, unsigned lanes,
-                           const struct rules *rules, const uint8_t seed[static 64])
-{
-    assert(lanes >= 1 && lanes <= CONFIG_SHARDS_MAX);
-    uint8_t *at = memory;
-    struct server *s = take(&at, sizeof *s);
-    struct siphash_key route_key;
-    memcpy(&s->owner_key, seed, sizeof s->owner_key);
-    s->owner_key.multiply |= 1;
-    memcpy(&s->limit_key, seed + 16, sizeof s->limit_key);
-    memcpy(&route_key, seed + 32, sizeof route_key);
-    s->lane_count = lanes;
-    s->bound = c->addr;
-    atomic_flag_clear(&s->service.claim);
-    for (unsigned i = 0; i < lanes; i++)
-        s->lane[i] = lane_init(&at, s, i, lane_nodes(c->max_nodes, lanes), route_key);
-    if (config_has_sessions(c)) {
-        s->edge = lane_init(&at, s, lanes, 0, route_key);
-        for (unsigned i = 0; i <= lanes; i++)
-            lane_at(s, i)->handoff = handoff_init(take(&at, handoff_size()));
-    }
-    server_set_rules(s, rules);
-    for (unsigned i = 0; i < lanes + (s->edge != NULL); i++)
-        server_begin(lane_at(s, i));
-    assert(at == (uint8_t *)memory + server_size(c, lanes));
-    return s;
-}
-
-/* --- rules --- */
+/* --- rules and peers --- */
 
 void server_set_rules(struct server *s, const struct rules *rules)
 {
@@ -143,20 +23,47 @@ void server_set_rules(struct server *s, const struct rules *rules)
 bool server_rules_settled(const struct server *s)
 {
     const struct rules *wanted = atomic_load_explicit(&s->rules, memory_order_relaxed);
-    for (unsigned i = 0; i < s->lane_count + (s->edge != NULL); i++)
+    for (unsigned i = 0; i < server_lanes(s); i++)
         /* Pairs with server_begin: that lane reads the old rules no more. */
-        if (atomic_load_explicit(&lane_at(s, i)->rules_seen, memory_order_acquire) != wanted)
+        if (atomic_load_explicit(&server_lane(s, i)->rules_seen, memory_order_acquire) != wanted)
             return false;
     return true;
+}
+
+void server_set_peers(struct server *s, const struct peers *peers)
+{
+    atomic_store_explicit(&s->peers, peers, memory_order_release); /* publishes what it points to */
+}
+
+bool server_peers_settled(const struct server *s)
+{
+    const struct peers *wanted = atomic_load_explicit(&s->peers, memory_order_relaxed);
+    for (unsigned i = 0; i < server_lanes(s); i++)
+        /* Pairs with server_begin, as above. */
+        if (atomic_load_explicit(&server_lane(s, i)->peers_seen, memory_order_acquire) != wanted)
+            return false;
+    return true;
+}
+
+static void source_forget(struct lane *l)
+{
+    /* Of endpoint [::]:0 with local 0, which is what the zeros say. */
+    l->source = (struct source){.bad = true};
 }
 
 void server_begin(struct lane *l)
 {
     const struct rules *rules = atomic_load_explicit(&l->server->rules, memory_order_acquire);
-    if (rules == l->rules)
-        return;
-    l->rules = rules;
-    atomic_store_explicit(&l->rules_seen, rules, memory_order_release);
+    const struct peers *peers = atomic_load_explicit(&l->server->peers, memory_order_acquire);
+    if (rules != l->rules) {
+        l->rules = rules;
+        atomic_store_explicit(&l->rules_seen, rules, memory_order_release);
+    }
+    if (peers != l->peers) {
+        l->peers = peers;
+        source_forget(l); /* what it is said to be followed from the old ones */
+        atomic_store_explicit(&l->peers_seen, peers, memory_order_release);
+    }
 }
 
 /* --- service addresses --- */
@@ -255,8 +162,27 @@ static void source_note(struct lane *l, const struct datagram *d)
 {
     if (l->source.local == d->local && endpoint_equal(&l->source.from, &d->from))
         return;
-    l->source =
-        (struct source){.from = d->from, .local = d->local, .bad = source_is_bad(l->server, d)};
+    l->source = (struct source){
+        .from = d->from,
+        .local = d->local,
+        .bad = source_is_bad(l->server, d),
+        .is_beacon = source_is_beacon(l, d),
+    };
+}
+
+/* Gossip that the kernel gave to a shard, for the mesh's thread. */
+static enum verdict gossip_pass_on(struct lane *l, const struct datagram *d)
+{
+    uint8_t from[TO_MESH_FROM_LEN];
+    if (!l->to_mesh)
+        return server_refuse(d->kind);
+    memcpy(from, &d->from, sizeof d->from);
+    from[sizeof d->from] = d->local;
+    if (!handoff_put(l->to_mesh, TO_MESH_FROM, from, sizeof from) ||
+        !handoff_put(l->to_mesh, TO_MESH_BYTES, d->bytes, d->len))
+        return VERDICT_GOSSIP_QUEUE_FULL;
+    l->wake_mesh = true;
+    return VERDICT_PASSED;
 }
 
 enum verdict server_refuse(enum msg_kind kind)
@@ -266,6 +192,8 @@ enum verdict server_refuse(enum msg_kind kind)
         return VERDICT_STUN_DROPPED_REFLECTED;
     case MSG_KIND_SYNC:
         return VERDICT_SYNC_UNSUPPORTED;
+    case MSG_KIND_GOSSIP:
+        return VERDICT_GOSSIP_UNSUPPORTED;
     case MSG_KIND_FOR_NODES:
         return VERDICT_DROPPED_FOR_NODES;
     case MSG_KIND_EMPTY:
@@ -303,6 +231,9 @@ enum verdict server_input(struct lane *l, struct datagram *d, const struct momen
         return d->kind == MSG_KIND_PUNCH ? punch_input(l, d, now, out)
                                          : discover_input(l, d, now, out);
     }
+    case MSG_KIND_GOSSIP:
+    case MSG_KIND_SYNC:
+        return gossip_pass_on(l, d);
     default:
         return server_refuse(d->kind);
     }
@@ -345,6 +276,28 @@ static void mail_notify(struct lane *l, uint32_t node_id, const struct moment *n
         count_add(&l->stats.notified, 1);
 }
 
+/* What another beacon has. Where the node is ours, it stays so for as long as it is heard. */
+static void mail_routes(struct lane *l, const struct mail *mail)
+{
+    struct routes *routes = l->routes;
+    unsigned beacon = mail->node_id, set = 0, refused = 0;
+    for (unsigned i = 0; i < mail_ids(mail); i++)
+        route_prefetch(routes, route_hash(routes, mail_id(mail, i)));
+    for (unsigned i = 0; i < mail_ids(mail); i++) {
+        uint32_t id = mail_id(mail, i);
+        if (id == 0) /* nobody's, whoever says so */
+            continue;
+        if (mail->kind == MAIL_ROUTES_GONE)
+            route_remove_beacon(routes, id, beacon); /* false: another has it by now */
+        else if (route_put_beacon(routes, id, beacon, mail->class_, mail->stream))
+            set++;
+        else if (!route_claim(routes, id))
+            refused++;
+    }
+    count_add(&l->stats.routes_set, set);
+    count_add(&l->stats.routes_refused, refused);
+}
+
 static void letter(struct lane *l, struct mail *mail, const struct moment *now, struct outbox *out)
 {
     switch (mail->kind) {
@@ -357,6 +310,10 @@ static void letter(struct lane *l, struct mail *mail, const struct moment *now, 
     case MAIL_SESSION_HERE:
     case MAIL_SESSION_GONE:
         session_mail(l, mail, now, out);
+        break;
+    case MAIL_ROUTES_SET:
+    case MAIL_ROUTES_GONE:
+        mail_routes(l, mail);
         break;
     }
 }
@@ -392,6 +349,12 @@ bool server_find(const struct server *s, uint32_t node_id, struct route *ret)
     return route_find(routes, route_hash(routes, node_id), node_id, ret);
 }
 
+bool server_find_way(const struct server *s, uint32_t node_id, struct route *ret)
+{
+    const struct routes *routes = s->lane[owner_of(s, node_id)]->routes;
+    return route_find_way(routes, route_hash(routes, node_id), node_id, ret);
+}
+
 /* --- time passes --- */
 
 void server_tick(struct lane *l, const struct moment *now)
@@ -403,13 +366,15 @@ void server_tick(struct lane *l, const struct moment *now)
     uint32_t rows = route_rows_due(l->routes, now->ns - l->expired_at_ns, period_s);
     if (rows > 0) {
         l->expired_at_ns = now->ns;
-        uint32_t gone = route_expire(l->routes, moment_s(now), ttl_s, rows);
+        struct route_ttl ttl = {.silent_s = ttl_s, .claimed_s = l->rules->takeover_silence_s};
+        uint32_t gone = route_expire(l->routes, moment_s(now), ttl, rows);
         count_add(&l->stats.expired, gone);
     }
     uint32_t v4 = route_count_v4(l->routes), stream = route_count_stream(l->routes);
     count_set(&l->stats.nodes_v4, v4);
     count_set(&l->stats.nodes_v6, route_count(l->routes) - v4 - stream);
     count_set(&l->stats.nodes_stream, stream);
+    count_set(&l->stats.nodes_beacon, route_count_beacon(l->routes));
     talkers_tick(l->talkers, now->ns);
     count_set(&l->stats.tick_ns, now->ns);
     count_add(&l->stats.ticks, 1);

@@ -9,7 +9,9 @@
 #include <stdint.h>
 
 /* X(NAME, outcome, type, reason, help). Names stay for good: they are the labels of /metrics.
- * outcome: what happened; type: of the message; reason: "" for the plain good case. */
+ * outcome: what happened ("taken": it was for us, and wants no answer); type: of the message;
+ * reason: "" for the plain good case. The mesh counts those from GOSSIP_TAKEN to SYNC_LIMITED by
+ * adding: they stand in the order of enum gossip_verdict in gossip/gossip.h. */
 #define VERDICTS(X)                                                                                \
     X(DISCOVER_NEW, "answered", "discover", "registered", "new node stored")                       \
     X(DISCOVER_REFRESHED, "answered", "discover", "refreshed", "same endpoint as before")          \
@@ -56,6 +58,14 @@
       "destination is a WebSocket session and its queue is full")                                  \
     X(RELAY_SENDER_MISMATCH, "dropped", "relay", "sender_mismatch",                                \
       "strict mode: sender id is not registered at this source")                                   \
+    X(RELAY_TO_BEACON, "forwarded", "relay", "to_beacon",                                          \
+      "sent unchanged to the beacon that has the destination")                                     \
+    X(RELAY_FROM_BEACON, "forwarded", "relay", "from_beacon",                                      \
+      "came from another beacon; sent on to a node that is registered here")                       \
+    X(RELAY_SECOND_HOP, "dropped", "relay", "second_hop",                                          \
+      "came from a beacon, and another beacon has the destination")                                \
+    X(RELAY_PEER_LIMITED, "dropped", "relay", "beacon_rate_limited",                               \
+      "relay budget of the beacon that it came from is spent")                                     \
     X(STUN_ANSWERED, "answered", "stun", "", "Binding success sent")                               \
     X(STUN_UNKNOWN_ATTRIBUTE, "answered", "stun", "unknown_attribute", "420 sent")                 \
     X(STUN_REPLY_LIMITED, "dropped", "stun", "reply_limited",                                      \
@@ -68,7 +78,29 @@
     X(STUN_DROPPED_MALFORMED, "dropped", "stun", "malformed", "not a STUN message")                \
     X(STUN_DROPPED_REFLECTED, "dropped", "stun", "reflected",                                      \
       "STUN response that would read as a Discover")                                               \
-    X(SYNC_UNSUPPORTED, "dropped", "sync", "unsupported", "gossip is not taken by this version")   \
+    X(GOSSIP_TAKEN, "taken", "gossip", "", "sealed gossip of another beacon")                      \
+    X(GOSSIP_CHALLENGED, "answered", "gossip", "challenged",                                       \
+      "from a beacon that has started anew: it was asked to prove that it is alive now")           \
+    X(GOSSIP_MALFORMED, "dropped", "gossip", "malformed", "not a frame, or a body of wrong shape") \
+    X(GOSSIP_UNKNOWN_KEY, "dropped", "gossip", "unknown_key", "sealed with none of our keys")      \
+    X(GOSSIP_FORGED, "dropped", "gossip", "forged", "does not open with the key that it names")    \
+    X(GOSSIP_REPLAYED, "dropped", "gossip", "replayed", "came before, or is older than it may be") \
+    X(GOSSIP_NOT_OURS, "dropped", "gossip", "not_ours", "for another beacon")                      \
+    X(GOSSIP_OWN_ID, "dropped", "gossip", "own_id", "another beacon uses the id of this one")      \
+    X(GOSSIP_LIMITED, "dropped", "gossip", "rate_limited",                                         \
+      "budget of the other beacon, or that of bad frames, is spent")                               \
+    X(SYNC_TAKEN, "taken", "sync", "", "nodes of an original beacon")                              \
+    X(SYNC_HELD, "taken", "sync", "held",                                                          \
+      "says something surprising: counts when the next one says the same")                         \
+    X(SYNC_STRANGER, "dropped", "sync", "stranger",                                                \
+      "not from a peer that is named, or from one whose gossip is sealed")                         \
+    X(SYNC_SHORT, "dropped", "sync", "malformed", "shorter than what it says it holds")            \
+    X(SYNC_LIMITED, "dropped", "sync", "rate_limited",                                             \
+      "too many from this source, or too many sources")                                            \
+    X(GOSSIP_QUEUE_FULL, "dropped", "gossip", "queue_full",                                        \
+      "gossip that a shard received; the queue to the mesh's thread is full")                      \
+    X(GOSSIP_UNSUPPORTED, "dropped", "gossip", "unsupported", "no other beacons are configured")   \
+    X(SYNC_UNSUPPORTED, "dropped", "sync", "unsupported", "no other beacons are configured")       \
     X(DROPPED_FOR_NODES, "dropped", "other", "for_nodes", "a type that only beacons send")         \
     X(DROPPED_UNKNOWN_TYPE, "dropped", "other", "unknown_type", "first byte of no protocol here")  \
     X(DROPPED_SHORT, "dropped", "other", "malformed", "too short for its type")                    \
@@ -87,7 +119,7 @@ enum verdict {
     VERDICTS(X)
 #undef X
         VERDICT_COUNT,
-    VERDICT_PASSED = VERDICT_COUNT, /* handed to the owner's mailbox, which gives the verdict */
+    VERDICT_PASSED = VERDICT_COUNT, /* handed to another thread's lane, which gives the verdict */
 };
 
 struct verdict_row {
@@ -139,6 +171,9 @@ static inline uint64_t count_read(const counter *c)
       "Nodes registered or refreshed by their WebSocket session")                                  \
     X(sessions_refused, "beacon_session_registrations_refused_total",                              \
       "Sessions whose node could not be registered: held by another, quota or table full")         \
+    X(routes_set, "beacon_mesh_routes_set_total", "Nodes of other beacons written to the table")   \
+    X(routes_refused, "beacon_mesh_routes_refused_total",                                          \
+      "Nodes of other beacons for which the table has no room")                                    \
     X(expired, "beacon_nodes_expired_total", "Nodes removed because they fell silent")             \
     X(evicted, "beacon_nodes_evicted_total", "Nodes removed to make room")                         \
     X(ticks, "beacon_shard_ticks_total", "Turns of the shard's loop, idle ones included")
@@ -163,6 +198,7 @@ struct lane_stats {
     LANE_COUNTERS(X)
 #undef X
     counter nodes_v4, nodes_v6, nodes_stream; /* gauges */
+    counter nodes_beacon;                     /* gauge: that other beacons have */
     counter tick_ns;                          /* when the loop last turned: the watchdog reads it */
     struct histogram batch_packets;           /* datagrams per wake-up */
     struct histogram batch_seconds;           /* from wake-up to the last send of its batch */

@@ -2,7 +2,8 @@
  *
  * A port owns receive buffers and yields arrivals (one buffer, which may hold a GRO batch of equal
  * segments). Sending takes messages (struct mmsghdr, which may carry a GSO batch). All calls come
- * from the shard's thread, but for wake, which any thread may call.
+ * from the shard's thread. The eventfd that ends a wait is the shard's: it lives longer than a
+ * port.
  *
  * One turn: wait, decide, io_send (once or more), recycle. Bytes of an arrival are valid until
  * recycle; io_send has read its messages when it returns. */
@@ -63,15 +64,18 @@ struct io_port {
     const char *name;
     /* 0 or -errno. -ENOSYS, -EPERM, -ENOMEM, ...: this host refuses it, try the other port. Called
      * on the thread that will use it. */
-    int (*open)(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats);
+    int (*open)(struct io **ret, const struct io_sockets *sockets, int wake,
+                struct lane_stats *stats);
     /* Fills up to IO_ARRIVALS_MAX. Blocks until a datagram, a wake or `timeout_ns` (0: only looks).
      */
     unsigned (*wait)(struct io *io, struct arrival arrivals[static IO_ARRIVALS_MAX],
                      uint64_t timeout_ns);
     /* The arrivals of the last wait are done with. */
     void (*recycle)(struct io *io);
-    /* Any thread: makes the current or next wait return. */
-    void (*wake)(struct io *io);
+    /* Takes nothing more from the socket. False: the kernel may have taken something already, so
+     * wait, decide and recycle, and ask again. True: all that was taken has been handed out by a
+     * wait, the rest lies in the socket for whoever reads it next. No wait after that. */
+    bool (*stop)(struct io *io);
     void (*close)(struct io *io);
 };
 
@@ -95,7 +99,7 @@ void io_send(struct io_sender *s, struct io_messages *m);
 #define IO_BUFFERS_STRIDE(size) ((((size_t)(size) + 63) & ~(size_t)63) + 5 * 64)
 uint8_t *io_buffers_new(size_t size);
 
-/* Shared by the ports: makes an eventfd readable. Any thread. */
+/* Makes an eventfd readable. Any thread. */
 void io_wake(int eventfd);
 
 /* Shared by the ports: what recvmsg gave -> arrival. */

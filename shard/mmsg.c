@@ -2,7 +2,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 #include "shard/io.h"
 
@@ -21,21 +20,17 @@ struct io {
     uint8_t *buffers; /* IO_BUFFERS of IO_PAYLOAD_MAX */
 };
 
-static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats)
+static int mmsg_open(struct io **ret, const struct io_sockets *sockets, int wake,
+                     struct lane_stats *stats)
 {
     int err = -ENOMEM;
     struct io *io = calloc(1, sizeof *io);
     if (!io)
         return err;
-    *io = (struct io){.sockets = *sockets, .stats = stats};
+    *io = (struct io){.sockets = *sockets, .stats = stats, .wake = wake};
     io->buffers = io_buffers_new(IO_PAYLOAD_MAX);
     if (!io->buffers)
         goto free_io;
-    io->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (io->wake < 0) {
-        err = -errno;
-        goto free_buffers;
-    }
     for (unsigned i = 0; i < IO_BUFFERS; i++) {
         io->piece[i] =
             (struct iovec){io->buffers + i * IO_BUFFERS_STRIDE(IO_PAYLOAD_MAX), IO_PAYLOAD_MAX};
@@ -46,8 +41,6 @@ static int mmsg_open(struct io **ret, const struct io_sockets *sockets, struct l
     }
     *ret = io;
     return 0;
-free_buffers:
-    free(io->buffers);
 free_io:
     free(io);
     return err;
@@ -100,14 +93,14 @@ static void mmsg_recycle(struct io *io)
     (void)io; /* recvmmsg takes the same buffers again */
 }
 
-static void mmsg_wake(struct io *io)
+static bool mmsg_stop(struct io *io)
 {
-    io_wake(io->wake);
+    (void)io; /* nothing is taken but in a wait, which hands all of it out */
+    return true;
 }
 
 static void mmsg_close(struct io *io)
 {
-    close(io->wake);
     free(io->buffers);
     free(io);
 }
@@ -117,6 +110,6 @@ const struct io_port io_mmsg_port = {
     .open = mmsg_open,
     .wait = mmsg_wait,
     .recycle = mmsg_recycle,
-    .wake = mmsg_wake,
+    .stop = mmsg_stop,
     .close = mmsg_close,
 };

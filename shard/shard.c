@@ -6,19 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 #include "shard/group.h"
 #include "shard/io.h"
+#include "shard/sender.h"
 #include "shard/shard.h"
 #include "shard/sockets.h"
 
 enum {
-    CHUNK = 64,               /* datagrams whose rows are prefetched together */
-    IDLE_NS = 1000000000,     /* an idle shard turns once a second: expiry, watchdog */
-    LAST_TURNS = 256,         /* batches answered after the order to stop */
-    SEGMENT_MAX_BYTES = 1472, /* GSO segments start at what fits Ethernet, the kernel lowers it */
-    SEGMENT_RETRY_S = 60, /* ... and so often it is tried again: a route may have been to blame */
+    CHUNK = 64,           /* datagrams whose rows are prefetched together */
+    IDLE_NS = 1000000000, /* an idle shard turns once a second: expiry, watchdog */
+    LAST_TURNS = 256,     /* batches answered after the order to stop */
+    STOP_NS = 10000000,   /* a cancelled receive ends at once; a wait that missed it is short */
     STACK_BYTES = 256 * 1024,
 };
 
@@ -28,6 +29,8 @@ struct shard {
     struct lane *lane;
     struct io_sender sender;
     const struct io_port *port;
+    int wake; /* eventfd, from open to close: anybody may wake a shard that is stopped */
+    uint64_t drops_before; /* of the socket, under a former owner */
     pthread_t thread;
     bool running; /* the thread was started and not joined */
 
@@ -54,7 +57,9 @@ struct shards {
     struct socket_set sockets;
     bool busy_poll;
     enum io_choice io;
-    int edge_wake; /* our copy of the edge's eventfd; -1: none */
+    int edge_wake, mesh_wake;  /* our copies of their eventfds; -1: none */
+    bool steered;              /* with this server's key */
+    _Atomic bool leaves_queue; /* what lies in the sockets is for another; set before `stopping` */
     _Atomic bool stopping;
     sem_t opened; /* posted by each thread when its port is open or refused */
     sem_t go;     /* posted once a thread when all are open: a shard may wake any other */
@@ -69,24 +74,6 @@ uint64_t clock_ns(void)
 }
 
 /* --- one turn --- */
-
-/* Sends what is in the outbox and empties it. */
-static void outbox_send(struct io_sender *sender, struct group *group, const struct server *server,
-                        struct outbox *out)
-{
-    struct lane_stats *stats = sender->stats;
-    if (out->count == 0)
-        return;
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < out->count; i++)
-        bytes += out->out[i].len;
-    group_build(group, out, &server->service, sender->sockets.family, sender->segment_max);
-    io_send(sender, &group->messages);
-    count_add(&stats->sent, out->count);
-    count_add(&stats->sent_bytes, bytes);
-    count_add(&stats->send_messages, group->messages.count);
-    out->count = 0;
-}
 
 static void shard_flush(struct shard *s)
 {
@@ -179,12 +166,15 @@ static struct moment moment_now(void)
     return (struct moment){.ns = clock_ns(), .unix_s = wall.tv_sec};
 }
 
-/* Shards that this batch sent mail to, and the edge when it handed something over. */
+/* Shards that this batch sent mail to; edge and mesh when it handed something over. */
 static void wake_others(struct shard *s)
 {
     if (s->lane->wake_edge && s->all->edge_wake >= 0)
         io_wake(s->all->edge_wake);
     s->lane->wake_edge = false;
+    if (s->lane->wake_mesh && s->all->mesh_wake >= 0)
+        io_wake(s->all->mesh_wake);
+    s->lane->wake_mesh = false;
     for (uint64_t wake = s->lane->wake; wake; wake &= wake - 1)
         shards_wake(s->all, (unsigned)__builtin_ctzll(wake));
     s->lane->wake = 0;
@@ -196,7 +186,8 @@ static void second_passed(struct shard *s, uint64_t now_ns)
     if (now_ns - s->drops_at_ns < IDLE_NS)
         return;
     s->drops_at_ns = now_ns;
-    count_set(&s->lane->stats.kernel_drops, socket_drops(s->sender.sockets.narrow));
+    count_set(&s->lane->stats.kernel_drops,
+              socket_drops(s->sender.sockets.narrow) - s->drops_before);
     if (++s->seconds % SEGMENT_RETRY_S == 0)
         s->sender.segment_max = SEGMENT_MAX_BYTES;
 }
@@ -227,53 +218,97 @@ static void semaphore_wait(sem_t *semaphore)
         continue; /* EINTR */
 }
 
+/* The last turns: what was received is answered. What is not may be taken up by another. */
+static void shard_finish(struct shard *s)
+{
+    bool leaves_queue = atomic_load_explicit(&s->all->leaves_queue, memory_order_relaxed);
+    for (int i = 0; i < LAST_TURNS && !leaves_queue; i++)
+        if (shard_turn(s, 0) == 0 && !s->more_mail)
+            break;
+    for (int i = 0; i < LAST_TURNS && !s->port->stop(s->io); i++)
+        shard_turn(s, STOP_NS);
+}
+
 static void *shard_main(void *arg)
 {
     struct shard *s = arg;
-    s->open_error = s->port->open(&s->io, &s->sender.sockets, &s->lane->stats);
+    s->open_error = s->port->open(&s->io, &s->sender.sockets, s->wake, &s->lane->stats);
     int err = s->open_error;
     count_set(&s->lane->stats.tick_ns, clock_ns());
     sem_post(&s->all->opened); /* publishes io and open_error */
     if (err < 0)
         return NULL;
     semaphore_wait(&s->all->go);
-    while (!atomic_load_explicit(&s->all->stopping, memory_order_relaxed))
+    while (!atomic_load_explicit(&s->all->stopping, memory_order_acquire)) /* leaves_queue */
         shard_turn(s, s->all->busy_poll || s->more_mail ? 0 : IDLE_NS);
-    for (int i = 0; i < LAST_TURNS && (shard_turn(s, 0) > 0 || s->more_mail); i++)
-        continue; /* what was received is answered */
+    shard_finish(s);
     return NULL;
 }
 
 /* --- the set --- */
 
-int shards_open(struct shards **ret, struct server *server, const struct config *c,
-                struct shards_report *report, const char **failed)
+static void shards_free(struct shards *s)
 {
-    unsigned count = server->lane_count;
-    size_t size = sizeof(struct shards) + count * sizeof(struct shard);
+    for (unsigned i = 0; i < s->server->lane_count; i++)
+        if (s->shard[i].wake >= 0)
+            close(s->shard[i].wake);
+    if (s->edge_wake >= 0)
+        close(s->edge_wake);
+    if (s->mesh_wake >= 0)
+        close(s->mesh_wake);
+    sem_destroy(&s->opened);
+    sem_destroy(&s->go);
+    free(s);
+}
+
+/* All but the sockets. NULL: no memory, or no descriptors. */
+static struct shards *shards_new(struct server *server, const struct config *c)
+{
+    size_t size = sizeof(struct shards) + server->lane_count * sizeof(struct shard);
     struct shards *s = aligned_alloc(64, (size + 63) & ~(size_t)63);
-    *failed = "memory";
+    bool whole = true;
     if (!s)
-        return -ENOMEM;
+        return NULL;
     memset(s, 0, size);
-    int err = sockets_open(&s->sockets, c, count, server->owner_key, failed);
-    if (err < 0) {
-        free(s);
-        return err;
-    }
     s->server = server;
     s->busy_poll = c->busy_poll;
     s->io = c->io;
-    s->edge_wake = -1;
+    s->edge_wake = s->mesh_wake = -1;
     sem_init(&s->opened, 0, 0);
     sem_init(&s->go, 0, 0);
-    server->bound = s->sockets.bound;
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < server->lane_count; i++) {
         s->shard[i].all = s;
         s->shard[i].lane = server->lane[i];
+        s->shard[i].wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        whole = whole && s->shard[i].wake >= 0;
+    }
+    if (whole)
+        return s;
+    shards_free(s);
+    return NULL;
+}
+
+static int set_open(struct shards **ret, struct server *server, const struct config *c,
+                    const struct inherited *inherited, struct shards_report *report,
+                    const char **failed)
+{
+    struct shards *s = shards_new(server, c);
+    *failed = "memory";
+    if (!s)
+        return -ENOMEM;
+    int err =
+        sockets_open(&s->sockets, c, server->lane_count, server->owner_key, inherited, failed);
+    if (err < 0) {
+        shards_free(s);
+        return err;
+    }
+    s->steered = !inherited;
+    server->bound = s->sockets.bound;
+    for (unsigned i = 0; i < server->lane_count; i++) {
         s->shard[i].sender =
             (struct io_sender){s->sockets.of[i], &server->lane[i]->stats, SEGMENT_MAX_BYTES};
         s->shard[i].local_is_global = ip_scope(s->sockets.bound.ip) == SCOPE_GLOBAL;
+        s->shard[i].drops_before = socket_drops(s->sockets.of[i].narrow);
     }
     *report = (struct shards_report){
         .bound = s->sockets.bound,
@@ -284,6 +319,19 @@ int shards_open(struct shards **ret, struct server *server, const struct config 
     };
     *ret = s;
     return 0;
+}
+
+int shards_open(struct shards **ret, struct server *server, const struct config *c,
+                struct shards_report *report, const char **failed)
+{
+    return set_open(ret, server, c, NULL, report, failed);
+}
+
+int shards_adopt(struct shards **ret, struct server *server, const struct config *c, const int *fds,
+                 unsigned count, struct shards_report *report, const char **failed)
+{
+    struct inherited inherited = {fds, count};
+    return set_open(ret, server, c, &inherited, report, failed);
 }
 
 static int thread_start(struct shard *s, unsigned index)
@@ -302,19 +350,38 @@ static int thread_start(struct shard *s, unsigned index)
     return 0;
 }
 
-/* Ends the threads and their ports. The sockets stay. */
-static void threads_stop(struct shards *s)
+/* Letters that shards left for each other in their last turns: without threads the lanes are the
+ * caller's. Ends though edge and mesh may go on writing. */
+static void letters_finish(struct shards *s)
 {
-    atomic_store_explicit(&s->stopping, true, memory_order_relaxed);
+    for (unsigned i = 0; i < s->server->lane_count; i++) {
+        struct shard *shard = &s->shard[i];
+        if (!shard->io)
+            continue;
+        struct moment now = moment_now();
+        server_begin(shard->lane);
+        shard->more_mail = true;
+        for (int n = 0; n < MAIL_SLOTS && shard->more_mail; n++) {
+            shard->more_mail = server_mail(shard->lane, &now, &shard->out);
+            shard_flush(shard);
+        }
+        wake_others(shard);
+    }
+}
+
+/* Ends the threads and their ports. The sockets stay, and with `leaves_queue` what lies in them. */
+static void threads_stop(struct shards *s, bool leaves_queue)
+{
+    atomic_store_explicit(&s->leaves_queue, leaves_queue, memory_order_relaxed);
+    atomic_store_explicit(&s->stopping, true, memory_order_release); /* publishes leaves_queue */
     for (unsigned i = 0; i < s->server->lane_count; i++)
-        if (s->shard[i].running && s->shard[i].io)
-            s->shard[i].port->wake(s->shard[i].io);
+        io_wake(s->shard[i].wake);
     for (unsigned i = 0; i < s->server->lane_count; i++) {
         if (s->shard[i].running)
             pthread_join(s->shard[i].thread, NULL);
         s->shard[i].running = false;
     }
-    /* Only now: until its thread ends, a shard may be woken by any other. */
+    letters_finish(s);
     for (unsigned i = 0; i < s->server->lane_count; i++) {
         if (s->shard[i].io)
             s->shard[i].port->close(s->shard[i].io);
@@ -342,14 +409,19 @@ static int threads_start(struct shards *s, const struct io_port *port)
         if (s->shard[i].open_error == 0)
             sem_post(&s->go);
     if (err < 0)
-        threads_stop(s);
+        threads_stop(s, true);
     return err;
 }
 
 int shards_start(struct shards *s, struct shards_report *report, const char **failed)
 {
+    *failed = "steering";
+    int err = s->steered ? 0 : sockets_steer(&s->sockets, s->server->owner_key);
+    if (err < 0)
+        return err;
+    s->steered = true;
     const struct io_port *port = s->io == IO_MMSG ? &io_mmsg_port : &io_uring_port;
-    int err = threads_start(s, port);
+    err = threads_start(s, port);
     if (err < 0 && s->io == IO_AUTO) {
         report->uring_error = -err;
         port = &io_mmsg_port;
@@ -360,72 +432,70 @@ int shards_start(struct shards *s, struct shards_report *report, const char **fa
     return err;
 }
 
-void shards_wake(struct shards *s, unsigned index)
+void shards_stop(struct shards *s)
 {
-    assert(index < s->server->lane_count);
-    s->shard[index].port->wake(s->shard[index].io);
-}
-
-int shards_set_edge(struct shards *s, int wake)
-{
-    assert(s->edge_wake < 0);
-    s->edge_wake = fcntl(wake, F_DUPFD_CLOEXEC, 0);
-    return s->edge_wake < 0 ? -errno : 0;
-}
-
-/* --- the edge's way out --- */
-
-struct shards_sender {
-    const struct server *server;
-    struct io_sender sender;
-    uint64_t lowered_ns; /* when segment_max was seen lowered; 0: it is not */
-    struct group group;
-};
-
-struct shards_sender *shards_sender_new(struct shards *s)
-{
-    struct shards_sender *sender = calloc(1, sizeof *sender);
-    assert(s->server->edge);
-    if (!sender)
-        return NULL;
-    sender->server = s->server;
-    sender->sender =
-        (struct io_sender){s->sockets.of[0], &s->server->edge->stats, SEGMENT_MAX_BYTES};
-    return sender;
-}
-
-/* As second_passed does for a shard: large segments are tried again after a while. */
-static void segments_retry(struct shards_sender *s)
-{
-    if (s->sender.segment_max == SEGMENT_MAX_BYTES)
-        return;
-    uint64_t now_ns = clock_ns();
-    if (s->lowered_ns == 0)
-        s->lowered_ns = now_ns;
-    if (now_ns - s->lowered_ns < SEGMENT_RETRY_S * 1000000000ull)
-        return;
-    s->sender.segment_max = SEGMENT_MAX_BYTES;
-    s->lowered_ns = 0;
-}
-
-void shards_sender_send(struct shards_sender *sender, struct outbox *out)
-{
-    segments_retry(sender);
-    outbox_send(&sender->sender, &sender->group, sender->server, out);
-}
-
-void shards_sender_free(struct shards_sender *sender)
-{
-    free(sender);
+    threads_stop(s, true);
+    s->steered = false; /* whoever had the sockets meanwhile has steered with another key */
 }
 
 void shards_close(struct shards *s)
 {
-    threads_stop(s);
+    threads_stop(s, false);
     sockets_close(&s->sockets);
-    if (s->edge_wake >= 0)
-        close(s->edge_wake);
-    sem_destroy(&s->opened);
-    sem_destroy(&s->go);
-    free(s);
+    shards_free(s);
+}
+
+unsigned shards_descriptors(const struct shards *s, int *fds, unsigned max)
+{
+    return sockets_list(&s->sockets, fds, max);
+}
+
+/* --- the others --- */
+
+void shards_wake(struct shards *s, unsigned index)
+{
+    assert(index < s->server->lane_count);
+    io_wake(s->shard[index].wake);
+}
+
+static int wake_copy(int *copy, int wake)
+{
+    int fd = fcntl(wake, F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (*copy >= 0)
+        close(*copy);
+    *copy = fd;
+    return 0;
+}
+
+int shards_set_edge(struct shards *s, int wake)
+{
+    return wake_copy(&s->edge_wake, wake);
+}
+
+int shards_set_mesh(struct shards *s, int wake)
+{
+    return wake_copy(&s->mesh_wake, wake);
+}
+
+int shards_mesh_socket(const struct shards *s)
+{
+    return s->sockets.mesh;
+}
+
+int shards_wide_socket(const struct shards *s)
+{
+    return s->sockets.of[0].wide;
+}
+
+int shards_family(const struct shards *s)
+{
+    return s->sockets.dual_stack ? AF_INET6 : AF_INET;
+}
+
+struct shards_sender *shards_sender_new(struct shards *s, struct lane *lane)
+{
+    assert(lane && lane->server == s->server);
+    return sender_new(&s->sockets.of[0], lane);
 }

@@ -1,7 +1,9 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sock_diag.h>
 #include <netinet/udp.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include "shard/sockets.h"
@@ -69,7 +71,32 @@ static int member_open(const struct socket_set *s, int family)
     return fd;
 }
 
-static int narrow_open(struct socket_set *s, const struct config *c, int family,
+/* What a narrow socket or the mesh's needs. The mesh's takes no GRO batches: one frame, one seal.
+ */
+static int narrow_set(struct socket_set *s, const struct config *c, int fd, int family, bool gro)
+{
+    int err = discovery_set(fd, family, IP_PMTUDISC_PROBE, IPV6_PMTUDISC_PROBE);
+    if (err == 0 && gro)
+        err = option_set(fd, SOL_UDP, UDP_GRO, 1);
+    if (err == 0 && s->any_address)
+        err = family == AF_INET6 ? option_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+                                 : option_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    if (err < 0)
+        return err;
+    s->receive_buffer = buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF, c->receive_buffer);
+    s->send_buffer = buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF, c->send_buffer);
+    return 0;
+}
+
+static int wide_set(const struct config *c, int fd, int family)
+{
+    int err = discovery_set(fd, family, IP_PMTUDISC_WANT, IPV6_PMTUDISC_WANT);
+    if (err == 0)
+        buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF, c->send_buffer);
+    return err;
+}
+
+static int narrow_open(struct socket_set *s, const struct config *c, int family, bool gro,
                        const char **failed)
 {
     *failed = "bind";
@@ -77,18 +104,11 @@ static int narrow_open(struct socket_set *s, const struct config *c, int family,
     if (fd < 0)
         return fd;
     *failed = "options";
-    int err = discovery_set(fd, family, IP_PMTUDISC_PROBE, IPV6_PMTUDISC_PROBE);
-    if (err == 0)
-        err = option_set(fd, SOL_UDP, UDP_GRO, 1);
-    if (err == 0 && s->any_address)
-        err = family == AF_INET6 ? option_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-                                 : option_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+    int err = narrow_set(s, c, fd, family, gro);
     if (err < 0) {
         close(fd);
         return err;
     }
-    s->receive_buffer = buffer_set(fd, SO_RCVBUFFORCE, SO_RCVBUF, c->receive_buffer);
-    s->send_buffer = buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF, c->send_buffer);
     return fd;
 }
 
@@ -97,12 +117,11 @@ static int wide_open(const struct socket_set *s, const struct config *c, int fam
     int fd = member_open(s, family);
     if (fd < 0)
         return fd;
-    int err = discovery_set(fd, family, IP_PMTUDISC_WANT, IPV6_PMTUDISC_WANT);
+    int err = wide_set(c, fd, family);
     if (err < 0) {
         close(fd);
         return err;
     }
-    buffer_set(fd, SO_SNDBUFFORCE, SO_SNDBUF, c->send_buffer);
     return fd;
 }
 
@@ -159,6 +178,7 @@ void sockets_close(struct socket_set *s)
             descriptor_close(&s->of[i].wide);
         descriptor_close(&s->of[i].narrow);
     }
+    descriptor_close(&s->mesh);
     s->count = 0;
 }
 
@@ -182,33 +202,187 @@ static int wides_open(struct socket_set *s, const struct config *c, int family)
     return 0;
 }
 
-int sockets_open(struct socket_set *ret, const struct config *c, unsigned shards,
-                 struct owner_key key, const char **failed)
+/* What comes behind the narrow ones. Steered before, as it decides what there is: a datagram for an
+ * index that is not there yet goes by the kernel's hash, to a narrow one. */
+static int others_open(struct socket_set *s, const struct config *c, int family,
+                       struct owner_key key, const char **failed)
 {
-    struct socket_set s = {.any_address = endpoint_is_any(&c->addr)};
+    bool mesh = config_has_mesh(c);
+    s->steer_error = -steer_attach(s->of[0].narrow, key, s->count, mesh);
+    if (mesh && s->steer_error == 0) {
+        int fd = narrow_open(s, c, family, false, failed);
+        if (fd < 0)
+            return fd;
+        s->mesh = fd;
+    }
+    *failed = "wide sockets";
+    return wides_open(s, c, family);
+}
+
+static int set_open(struct socket_set *s, const struct config *c, unsigned shards,
+                    struct owner_key key, const char **failed)
+{
     int family;
     *failed = "bind";
-    int err = claim_any_family(&s, &c->addr, &family);
-    s.dual_stack = family == AF_INET6;
+    int err = claim_any_family(s, &c->addr, &family);
+    s->dual_stack = family == AF_INET6;
     for (unsigned i = 0; err == 0 && i < shards; i++) {
-        int fd = narrow_open(&s, c, family, failed);
-        if (fd < 0) {
+        int fd = narrow_open(s, c, family, true, failed);
+        if (fd < 0)
             err = fd;
-            break;
-        }
-        s.of[s.count++] = (struct io_sockets){.family = family, .narrow = fd, .wide = -1};
+        else
+            s->of[s->count++] = (struct io_sockets){.family = family, .narrow = fd, .wide = -1};
     }
-    if (err == 0) {
-        *failed = "wide sockets";
-        s.steer_error = -steer_attach(s.of[0].narrow, key, shards);
-        err = wides_open(&s, c, family);
+    if (err == 0)
+        err = others_open(s, c, family, key, failed);
+    if (err < 0)
+        sockets_close(s);
+    return err;
+}
+
+/* --- adopting --- */
+
+static int option_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof value;
+    return getsockopt(fd, level, name, &value, &len) < 0 ? -1 : value;
+}
+
+/* Whether the descriptor is a member of the group at s->bound that sends as `discovery` says, which
+ * tells a narrow from a wide one. */
+static bool member_fits(const struct socket_set *s, int fd, int family, int discovery)
+{
+    union name name;
+    socklen_t len = sizeof name;
+    if (option_of(fd, SOL_SOCKET, SO_TYPE) != SOCK_DGRAM ||
+        option_of(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_UDP ||
+        option_of(fd, SOL_SOCKET, SO_DOMAIN) != family ||
+        option_of(fd, SOL_SOCKET, SO_REUSEPORT) != 1 ||
+        option_of(fd, IPPROTO_IP, IP_MTU_DISCOVER) != discovery ||
+        getsockname(fd, &name.any, &len) < 0)
+        return false;
+    struct endpoint at = endpoint_of_name(&name, NULL);
+    return endpoint_equal(&at, &s->bound);
+}
+
+static bool same_socket(int a, int b)
+{
+    struct stat of_a, of_b;
+    return fstat(a, &of_a) < 0 || fstat(b, &of_b) < 0 || of_a.st_ino == of_b.st_ino;
+}
+
+/* The address that all must have: the configured one, on the port that the first has if the
+ * configuration leaves it open. */
+static bool bound_of_first(struct socket_set *s, const struct config *c, int fd, int family)
+{
+    union name name, wanted;
+    socklen_t len = sizeof name;
+    if (getsockname(fd, &name.any, &len) < 0)
+        return false;
+    name_of_endpoint(&wanted, &c->addr, family, 0);
+    s->bound = endpoint_of_name(&name, NULL);
+    struct endpoint at = endpoint_of_name(&wanted, NULL);
+    if (at.port == 0)
+        at.port = s->bound.port;
+    return endpoint_equal(&at, &s->bound);
+}
+
+/* NULL, or what is wrong with the list. */
+static const char *list_misfit(struct socket_set *s, const struct config *c, unsigned shards,
+                               const struct inherited *list, int family)
+{
+    unsigned receiving = shards + config_has_mesh(c);
+    if (list->count != receiving + shards)
+        return "inherited sockets: another number of shards, or mesh";
+    if (family != AF_INET6 && family != AF_INET)
+        return "inherited sockets: not of IP";
+    if (!bound_of_first(s, c, list->fds[0], family))
+        return "inherited sockets: another address";
+    for (unsigned i = 0; i < list->count; i++) {
+        int discovery = i < receiving ? IP_PMTUDISC_PROBE : IP_PMTUDISC_WANT;
+        if (!member_fits(s, list->fds[i], family, discovery))
+            return "inherited sockets: not the sockets of a beacon";
+        for (unsigned k = 0; k < i; k++)
+            if (same_socket(list->fds[k], list->fds[i]))
+                return "inherited sockets: one of them twice";
     }
-    if (err < 0) {
-        sockets_close(&s);
-        return err;
-    }
-    *ret = s;
+    return NULL;
+}
+
+/* A descriptor that came through another process has lost this one's flags. */
+static int flags_set(int fd)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ||
+        fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -errno;
     return 0;
+}
+
+/* Options and buffers may be configured otherwise than the former owner's. */
+static int list_set(struct socket_set *s, const struct config *c, unsigned shards,
+                    const struct inherited *list, int family)
+{
+    int err = 0;
+    unsigned receiving = shards + config_has_mesh(c);
+    for (unsigned i = 0; err == 0 && i < list->count; i++) {
+        err = flags_set(list->fds[i]);
+        if (err == 0)
+            err = i < receiving ? narrow_set(s, c, list->fds[i], family, i < shards)
+                                : wide_set(c, list->fds[i], family);
+    }
+    return err;
+}
+
+static int set_adopt(struct socket_set *s, const struct config *c, unsigned shards,
+                     const struct inherited *list, const char **failed)
+{
+    int family = list->count > 0 ? option_of(list->fds[0], SOL_SOCKET, SO_DOMAIN) : -1;
+    const char *misfit = list_misfit(s, c, shards, list, family);
+    *failed = misfit ? misfit : "inherited sockets: options";
+    int err = misfit ? -ESTALE : list_set(s, c, shards, list, family);
+    if (err < 0)
+        return err;
+    bool mesh = config_has_mesh(c);
+    s->dual_stack = family == AF_INET6;
+    s->mesh = mesh ? list->fds[shards] : -1;
+    for (unsigned i = 0; i < shards; i++)
+        s->of[s->count++] = (struct io_sockets){
+            .family = family, .narrow = list->fds[i], .wide = list->fds[shards + mesh + i]};
+    return 0;
+}
+
+int sockets_open(struct socket_set *ret, const struct config *c, unsigned shards,
+                 struct owner_key key, const struct inherited *inherited, const char **failed)
+{
+    struct socket_set s = {.any_address = endpoint_is_any(&c->addr), .mesh = -1};
+    int err = inherited ? set_adopt(&s, c, shards, inherited, failed)
+                        : set_open(&s, c, shards, key, failed);
+    if (err == 0)
+        *ret = s;
+    return err;
+}
+
+int sockets_steer(const struct socket_set *s, struct owner_key key)
+{
+    if (s->steer_error)
+        return 0;
+    return steer_attach(s->of[0].narrow, key, s->count, s->mesh >= 0);
+}
+
+unsigned sockets_list(const struct socket_set *s, int *fds, unsigned max)
+{
+    unsigned n = 0;
+    if (s->steer_error || 2 * s->count + (s->mesh >= 0) > max)
+        return 0;
+    for (unsigned i = 0; i < s->count; i++)
+        fds[n++] = s->of[i].narrow;
+    if (s->mesh >= 0)
+        fds[n++] = s->mesh;
+    for (unsigned i = 0; i < s->count; i++)
+        fds[n++] = s->of[i].wide;
+    return n;
 }
 
 uint64_t socket_drops(int fd)

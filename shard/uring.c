@@ -4,15 +4,18 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 #include "shard/io.h"
 
 /* One ring a shard: multishot recvmsg into a ring of provided buffers. It ends with ENOBUFS when
- * all buffers are out (the datagrams wait in the socket) and is armed again by the next wait. */
+ * all buffers are out (the datagrams wait in the socket) and is armed again by the next wait.
+ *
+ * A receive that is armed takes datagrams whenever the ring is entered, so it is cancelled before
+ * the ring closes: what it took until its last completion is handed out like any other, and the
+ * rest stays in the socket. */
 
 enum {
-    RING_SQES = 8,   /* one receive, one poll */
+    RING_SQES = 8,   /* one receive, one poll, one cancel */
     RING_CQES = 256, /* a receive for each buffer, and wakes */
     BUFFER_GROUP = 1,
     NAME_ROOM = 32, /* a sockaddr_in6 and padding: the control messages behind it stay aligned */
@@ -20,14 +23,15 @@ enum {
     BUFFER_SIZE = BUFFER_HEAD + IO_PAYLOAD_MAX,
     ERROR_PAUSE_MS = 10, /* a socket that fails again and again must not spin */
 };
-enum { FIXED_NARROW, FIXED_WAKE, FIXED_COUNT }; /* registered descriptors */
-enum operation { OP_RECEIVE, OP_WAKE };         /* user_data */
+enum { FIXED_NARROW, FIXED_WAKE, FIXED_COUNT };    /* registered descriptors */
+enum operation { OP_RECEIVE, OP_WAKE, OP_CANCEL }; /* user_data */
 
 struct io {
     struct io_uring ring;
     struct lane_stats *stats;
     int wake;
     bool receiving, waking, failing;
+    bool stopping;          /* receives no more; `receiving` until the last completion has come */
     struct msghdr template; /* how multishot recvmsg lays out a buffer */
     struct io_uring_buf_ring *provided;
     uint8_t *buffers; /* IO_BUFFERS of BUFFER_SIZE */
@@ -83,31 +87,25 @@ static void uring_close(struct io *io)
 {
     if (io->ring.ring_fd >= 0)
         io_uring_queue_exit(&io->ring);
-    if (io->wake >= 0)
-        close(io->wake);
     free(io->provided);
     free(io->buffers);
     free(io);
 }
 
-static int uring_open(struct io **ret, const struct io_sockets *sockets, struct lane_stats *stats)
+static int uring_open(struct io **ret, const struct io_sockets *sockets, int wake,
+                      struct lane_stats *stats)
 {
     struct io *io = calloc(1, sizeof *io);
     if (!io)
         return -ENOMEM;
     *io = (struct io){
         .stats = stats,
-        .wake = -1,
+        .wake = wake,
         .template = {.msg_namelen = NAME_ROOM, .msg_controllen = IO_CONTROL_MAX},
     };
     int err = ring_open(&io->ring);
     if (err < 0) {
         io->ring.ring_fd = -1;
-        goto close_all;
-    }
-    io->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (io->wake < 0) {
-        err = -errno;
         goto close_all;
     }
     const int files[FIXED_COUNT] = {sockets->narrow, io->wake};
@@ -128,7 +126,7 @@ close_all:
 static struct io_uring_sqe *sqe_get(struct io *io)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&io->ring);
-    assert(sqe); /* a wait submits all, and arms two at most */
+    assert(sqe); /* a wait submits all; two are armed and one cancelled at most */
     return sqe;
 }
 
@@ -141,7 +139,7 @@ static void arm(struct io *io)
         io_uring_sqe_set_data64(sqe, OP_WAKE);
         io->waking = true;
     }
-    if (!io->receiving) {
+    if (!io->receiving && !io->stopping) {
         struct io_uring_sqe *sqe = sqe_get(io);
         io_uring_prep_recvmsg_multishot(sqe, FIXED_NARROW, &io->template, 0);
         sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
@@ -158,7 +156,7 @@ static bool received(struct io *io, const struct io_uring_cqe *cqe, struct arriv
     if (!(cqe->flags & IORING_CQE_F_MORE))
         io->receiving = false;
     if (cqe->res < 0) {
-        if (cqe->res != -ENOBUFS) {
+        if (cqe->res != -ENOBUFS && !(io->stopping && cqe->res == -ECANCELED)) {
             count_add(&io->stats->receive_errors, 1);
             io->failing = true;
         }
@@ -224,6 +222,8 @@ static unsigned uring_wait(struct io *io, struct arrival arrivals[static IO_ARRI
         case OP_WAKE:
             woken(io, cqe);
             break;
+        case OP_CANCEL:
+            break; /* the receive's own last completion tells */
         }
     }
     io_uring_cq_advance(&io->ring, seen);
@@ -236,9 +236,15 @@ static void uring_recycle(struct io *io)
     io->lent_count = 0;
 }
 
-static void uring_wake(struct io *io)
+static bool uring_stop(struct io *io)
 {
-    io_wake(io->wake);
+    if (io->receiving && !io->stopping) { /* submitted by the next wait */
+        struct io_uring_sqe *sqe = sqe_get(io);
+        io_uring_prep_cancel64(sqe, OP_RECEIVE, 0);
+        io_uring_sqe_set_data64(sqe, OP_CANCEL);
+    }
+    io->stopping = true;
+    return !io->receiving;
 }
 
 const struct io_port io_uring_port = {
@@ -246,6 +252,6 @@ const struct io_port io_uring_port = {
     .open = uring_open,
     .wait = uring_wait,
     .recycle = uring_recycle,
-    .wake = uring_wake,
+    .stop = uring_stop,
     .close = uring_close,
 };

@@ -1,12 +1,15 @@
-/* A sequence of datagrams from a few sources and of frames of a few sessions, with time passing,
- * against a small server of two lanes and the edge's. Whatever comes: one verdict each, answers as
+/* A sequence of datagrams from a few sources and of frames of a few sessions, with time passing and
+ * other beacons' nodes coming and going, against a small server of two lanes, the edge's and the
+ * mesh's. Whatever comes: one verdict each, answers as
  * few and as short as documented, books that balance, and nobody but a session itself speaks for
  * its node.
  *
  * Input: a byte of rules; then for each datagram a byte of what happens (below), its length, and
  * its bytes. With RULES_SESSIONS, a length with its highest bit set makes it a frame, or the news
- * that a session is there or gone. */
+ * that a session is there or gone. With RULES_MESH, two first bytes of no protocol make it a letter
+ * about the nodes of a beacon, and another one a change of who is a beacon. */
 #include <stdlib.h>
+#include "proto/gossipmsg.h"
 #include "proto/stun.h"
 #include "server/server.h"
 #include "server/session.h"
@@ -15,7 +18,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
-enum { LANES = 2, NODES_MAX = 24 };
+enum { LANES = 2, NODES_MAX = 24, REMOTE_MAX = 8 };
 enum {
     RULES_STRICT = 1,
     RULES_TOKEN = 2,
@@ -23,6 +26,7 @@ enum {
     RULES_NURSERY = 8,
     RULES_GLOBAL = 16,
     RULES_SESSIONS = 32,
+    RULES_MESH = 64,
 };
 enum {
     STEP_SOURCE = 7,     /* which source */
@@ -36,6 +40,7 @@ enum {
     STEP_NEWS = 4,    /* not a frame: it is there, or with STEP_LANE gone */
 };
 enum { LEN_SESSION = 128 };
+enum { MESH_SET = 0xf0, MESH_GONE = 0xf1, MESH_PEERS = 0xf2 };
 
 static const char *const sources[8] = {
     "8.8.8.8:40000",       "8.8.8.8:40001",   "9.9.9.9:4000", "[2606:4700::1]:5555",
@@ -63,19 +68,25 @@ struct world {
     uint64_t received, passed; /* passed on and not yet read */
     bool local_is_global;
     struct session session[4];
+    bool heard[256]; /* by the journals: which of the lowest ids are here */
+    uint64_t gossip; /* passed on to the mesh and not yet taken */
+    struct peers peers[2];
+    unsigned peers_turn;
 };
 
 static struct world w;
-static uint8_t *memory[2]; /* without and with sessions */
+static uint8_t *memory[4]; /* without and with sessions, without and with a mesh */
 
 static void world_new(uint8_t choice)
 {
     static const uint8_t seed[64] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
     config_init(&w.config);
     w.config.max_nodes = NODES_MAX;
+    w.config.max_routes = REMOTE_MAX;
     w.config.has_wss = choice & RULES_SESSIONS;
+    w.config.peers[0] = choice & RULES_MESH ? 'x' : '\0';
     size_t size = server_size(&w.config, LANES);
-    uint8_t **place = &memory[w.config.has_wss];
+    uint8_t **place = &memory[w.config.has_wss + (choice & RULES_MESH ? 2 : 0)];
     if (!*place)
         *place = aligned_alloc(64, size);
     CHECK(*place);
@@ -87,11 +98,14 @@ static void world_new(uint8_t choice)
         const struct rate off = {0, 1};
         w.rules.relay_rate = w.rules.relay_ip_rate = w.rules.reply_rate = off;
         w.rules.punch_rate = w.rules.punch_pair_rate = w.rules.punch_victim_rate = off;
+        w.rules.peer_rate = off;
     }
     w.rules.nursery_percent = choice & RULES_NURSERY ? 50 : 0;
     w.local_is_global = choice & RULES_GLOBAL;
     w.now = (struct moment){.ns = 1000000000000, .unix_s = 1800000000};
-    w.received = w.passed = 0;
+    w.received = w.passed = w.gossip = 0;
+    w.peers_turn = 0;
+    memset(w.heard, 0, sizeof w.heard);
     w.server = server_init(*place, &w.config, LANES, &w.rules, seed);
     for (uint8_t i = 0; i < 4; i++) {
         struct session *s = &w.session[i];
@@ -99,17 +113,6 @@ static void world_new(uint8_t choice)
         CHECK(endpoint_parse(sessions[i].from, &s->from));
         s->key[0] = i;
     }
-}
-
-/* By index, the edge's behind the others. */
-static struct lane *lane_at(unsigned i)
-{
-    return i < LANES ? w.server->lane[i] : w.server->edge;
-}
-
-static unsigned lanes(void)
-{
-    return LANES + (w.server->edge != NULL);
 }
 
 static unsigned owner_of(uint32_t id)
@@ -150,7 +153,9 @@ static void census_take(const struct route *route, void *arg)
         CHECK(route->at.port != 0 && scope != SCOPE_NEVER && scope != SCOPE_LINK);
         CHECK(!w.local_is_global || scope == SCOPE_GLOBAL);
     }
+    CHECK(route->class_ != ROUTE_BEACON);
     CHECK(server_find(w.server, route->id, &found) && endpoint_equal(&found.at, &route->at));
+    CHECK(server_find_way(w.server, route->id, &found) && endpoint_equal(&found.at, &route->at));
     c->count++;
     c->count_v4 += endpoint_is_v4(&route->at) && !(route->flags & ROUTE_STREAM);
     c->count_stream += (route->flags & ROUTE_STREAM) != 0;
@@ -159,8 +164,8 @@ static void census_take(const struct route *route, void *arg)
 static void check_books(void)
 {
     uint64_t decided = 0;
-    for (unsigned i = 0; i < lanes(); i++) {
-        const struct lane *l = lane_at(i);
+    for (unsigned i = 0; i < server_lanes(w.server); i++) {
+        const struct lane *l = server_lane(w.server, i);
         struct census c = {.lane = i};
         for (int v = 0; v < VERDICT_COUNT; v++)
             decided += count_read(&l->stats.verdict[v]);
@@ -168,8 +173,9 @@ static void check_books(void)
         CHECK(c.count == route_count(l->routes) && c.count_v4 == route_count_v4(l->routes) &&
               c.count_stream == route_count_stream(l->routes));
         CHECK(c.count <= route_capacity(l->routes));
+        CHECK(route_count_beacon(l->routes) <= route_capacity_beacon(l->routes));
     }
-    CHECK(decided + w.passed == w.received);
+    CHECK(decided + w.passed + w.gossip == w.received);
 }
 
 /* What was handed over since, for whom, and that it is what the verdict says. */
@@ -219,10 +225,47 @@ static void check_answers(struct lane *l, enum verdict v, const struct datagram 
 
 /* --- one step --- */
 
+/* What the mesh's thread would take from a shard: the news of each node in its order, and gossip
+ * with its source. */
+static void mesh_takes(struct lane *l)
+{
+    struct journal_entry e;
+    struct handoff_message m;
+    while (l->journal && journal_take(l->journal, &e)) {
+        CHECK(l->wake_mesh && e.id != 0 && owner_of(e.id) == l->index);
+        CHECK(e.class_ < ROUTE_BEACON && (!e.stream || e.class_ > ROUTE_UNVERIFIED));
+        if (e.id >= sizeof w.heard)
+            continue;
+        CHECK(!e.gone || w.heard[e.id]);
+        w.heard[e.id] = !e.gone;
+    }
+    CHECK(!l->journal || journal_lost(l->journal) == 0);
+    for (; l->to_mesh && handoff_peek(l->to_mesh, &m); handoff_drop(l->to_mesh)) {
+        CHECK(l->wake_mesh);
+        if (m.node_id == TO_MESH_FROM) {
+            CHECK(m.len == TO_MESH_FROM_LEN);
+            continue;
+        }
+        CHECK(m.node_id == TO_MESH_BYTES && m.len > 0);
+        CHECK(m.bytes[0] == MSG_SYNC || (m.bytes[0] == GOSSIP_TYPE && m.len >= GOSSIP_SEAL_LEN));
+        w.received--; /* its verdict is the mesh's */
+        w.gossip--;
+    }
+    l->wake_mesh = false;
+}
+
+/* Who has listened knows where every node is. */
+static void check_heard(void)
+{
+    struct route found;
+    for (uint32_t id = 0; w.server->mesh && id < sizeof w.heard; id++)
+        CHECK(w.heard[id] == server_find(w.server, id, &found));
+}
+
 static void drain(void)
 {
-    for (unsigned i = 0; i < lanes(); i++) {
-        struct lane *l = lane_at(i);
+    for (unsigned i = 0; i < server_lanes(w.server); i++) {
+        struct lane *l = server_lane(w.server, i);
         bool more;
         server_begin(l);
         do {
@@ -233,6 +276,7 @@ static void drain(void)
         } while (more);
         check_handed(l, NULL, 0);
         server_tick(l, &w.now);
+        mesh_takes(l);
         l->wake = 0;
     }
     w.passed = 0;
@@ -253,6 +297,64 @@ static bool same_route(const struct route *a, const struct route *b)
            a->local == b->local && a->class_ == b->class_ && a->flags == b->flags;
 }
 
+/* Between beacons: where it goes, and that it goes no further than here when it came from one. */
+static void check_beacons(const struct lane *l, enum verdict v, const struct datagram *d)
+{
+    bool is_beacon = l->peers && peers_find(l->peers, &d->from) != PEERS_NONE;
+    if (v == VERDICT_RELAY_TO_BEACON) {
+        unsigned at = peers_find(l->peers, &w.out.out[0].to);
+        CHECK(!is_beacon && at != PEERS_NONE && l->peers->of[at].usable);
+        CHECK(w.out.out[0].bytes == d->bytes && d->bytes[0] == MSG_RELAY);
+    }
+    CHECK(v != VERDICT_RELAY_FROM_BEACON || is_beacon);
+    CHECK(v != VERDICT_RELAY_SECOND_HOP || is_beacon);
+    CHECK(!is_beacon || (v != VERDICT_DISCOVER_NEW && v != VERDICT_DISCOVER_MOVED &&
+                         v != VERDICT_DISCOVER_REFRESHED && v != VERDICT_PUNCH_COMMANDED &&
+                         v != VERDICT_RELAY_FORWARDED && v != VERDICT_RELAY_FORWARDED_UNPROVEN));
+}
+
+/* A letter about nodes that the beacon `how` has or has no more, in the order of `bytes`. */
+static void letter(uint8_t how, enum mail_kind kind, const uint8_t *bytes, uint32_t len)
+{
+    struct reader r = reader_of(bytes, len);
+    while (read_left(&r) >= 4) {
+        uint32_t id = read_u32(&r);
+        struct route before = {.id = 0}, after = {.id = 0};
+        struct mail mail = {.kind = kind,
+                            .node_id = how & STEP_SOURCE,
+                            .class_ = how & STEP_LANE ? ROUTE_KEYED : ROUTE_UNVERIFIED,
+                            .stream = how & STEP_LANE};
+        drain(); /* there is a place for it, and who is silent is gone */
+        bool ours = server_find(w.server, id, &before);
+        CHECK(mail_add_id(&mail, id));
+        CHECK(mailbox_put(w.server->lane[owner_of(id)]->mailbox, &mail));
+        drain();
+        bool way = server_find_way(w.server, id, &after) && after.class_ == ROUTE_BEACON;
+        CHECK(!ours || !way);
+        CHECK(!way || kind == MAIL_ROUTES_GONE || route_beacon(&after) == mail.node_id);
+        CHECK(!way || kind == MAIL_ROUTES_SET || route_beacon(&after) != mail.node_id);
+    }
+}
+
+/* The sources whose bits are set in `which` are beacons; those in `usable` take relays. */
+static void peers_change(uint8_t which, uint8_t usable)
+{
+    struct peers *p = &w.peers[w.peers_turn];
+    w.peers_turn = !w.peers_turn;
+    memset(p, 0, sizeof *p);
+    p->count = 8;
+    for (unsigned i = 0; i < 8; i++)
+        if (which >> i & 1) {
+            CHECK(endpoint_parse(sources[i], &p->of[i].at));
+            p->of[i].usable = usable >> i & 1;
+        }
+    peers_index(p);
+    server_set_peers(w.server, which ? p : NULL);
+    for (unsigned i = 0; i < server_lanes(w.server); i++)
+        server_begin(server_lane(w.server, i));
+    CHECK(server_peers_settled(w.server));
+}
+
 static void input(uint8_t how, uint8_t *bytes, uint32_t len)
 {
     struct lane *l = w.server->lane[how & STEP_LANE ? 1 : 0];
@@ -269,7 +371,10 @@ static void input(uint8_t how, uint8_t *bytes, uint32_t len)
     bool stays = writes && must_stay(&d, id, &before);
     enum verdict v = server_input(l, &d, &w.now, &w.out);
     w.received++;
-    if (v == VERDICT_PASSED) {
+    if (v == VERDICT_PASSED && (kind == MSG_KIND_GOSSIP || kind == MSG_KIND_SYNC)) {
+        CHECK(l->to_mesh && l->wake_mesh && w.out.count == 0);
+        w.gossip++;
+    } else if (v == VERDICT_PASSED) {
         CHECK(writes && owner_of(id) != l->index && w.out.count == 0);
         CHECK(l->wake >> owner_of(id) & 1);
         w.passed++;
@@ -278,6 +383,7 @@ static void input(uint8_t how, uint8_t *bytes, uint32_t len)
         count_add(&l->stats.verdict[v], 1);
         CHECK(!writes || owner_of(id) == l->index || v == VERDICT_DROPPED_BAD_SOURCE ||
               v == VERDICT_DROPPED_MAILBOX_FULL);
+        check_beacons(l, v, &d);
         check_answers(l, v, &d);
     }
     if (stays)
@@ -338,7 +444,11 @@ static void news(uint8_t how, const uint8_t *bytes, uint32_t len)
 static void step(uint8_t how, uint8_t want, uint8_t *bytes, uint32_t len)
 {
     w.now.ns += steps_ns[(how & STEP_TIME) >> 4];
-    if (!w.server->edge || !(want & LEN_SESSION))
+    if (w.server->mesh && len > 0 && bytes[0] >= MESH_SET && bytes[0] <= MESH_GONE)
+        letter(how, bytes[0] == MESH_SET ? MAIL_ROUTES_SET : MAIL_ROUTES_GONE, bytes + 1, len - 1);
+    else if (w.server->mesh && len > 2 && bytes[0] == MESH_PEERS)
+        peers_change(bytes[1], bytes[2]);
+    else if (!w.server->edge || !(want & LEN_SESSION))
         input(how, bytes, len);
     else if (how & STEP_NEWS)
         news(how, bytes, len);
@@ -369,5 +479,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     }
     drain();
     check_books();
+    check_heard();
     return 0;
 }

@@ -371,6 +371,28 @@ static const struct {
     {"registry-admin-token", "\r", NULL, "holds a control character"},
     {"strict-gossip", "TRUE", "true", NULL},
     {"strict-gossip", "tru", NULL, NOT_BOOL},
+    {"peers-file", "/etc/beacon/peers", NULL, NULL},
+    {"peers-file", "/etc/\xff", NULL, "not UTF-8"},
+    {"peers-dns", "beacons.example.org", NULL, NULL},
+    {"peers-dns", "a\x7f", NULL, "holds a control character"},
+    {"gossip-keys", "/etc/beacon/gossip.keys", NULL, NULL},
+    {"gossip-keys", "\r", NULL, "holds a control character"},
+    {"max-routes", "1", NULL, NULL},
+    {"max-routes", "100000000", NULL, NULL},
+    {"max-routes", "0", NULL, "must be 1 to 100000000"},
+    {"max-routes", "100000001", NULL, "must be 1 to 100000000"},
+    {"max-routes-each", "0", NULL, NULL},
+    {"max-routes-each", "100000001", NULL, "must be 0 to 100000000"},
+    {"peer-rate", "1000/2000", NULL, NULL},
+    {"peer-rate", "fast", NULL, "not a rate, like 20 or 20/50 (a second, and at once)"},
+    {"registry-tls", "yes", "true", NULL},
+    {"registry-tls", "1.3", NULL, NOT_BOOL},
+    {"registry-ca", "/etc/ssl/ca.pem", NULL, NULL},
+    {"registry-ca", "\x01", NULL, "holds a control character"},
+    {"takeover-socket", "/run/beacon/takeover", NULL, NULL},
+    {"takeover-socket", "\xff", NULL, "not UTF-8"},
+    {"takeover", "on", "true", NULL},
+    {"takeover", "maybe", NULL, NOT_BOOL},
 };
 
 static void test_each_value(void **state)
@@ -425,6 +447,8 @@ static void test_defaults(void **state)
         {"takeover-silence", "90s"},
         {"allow-private", "auto"},
         {"drain-time", "10s"},
+        {"takeover-socket", ""},
+        {"takeover", "false"},
         {"punch-whitelist", ""},
         {"require-punch-token", "false"},
         {"grant-lifetime", "1d"},
@@ -468,9 +492,17 @@ static void test_defaults(void **state)
         {"log-format", "text"},
         {"beacon-id", "0"},
         {"peers", ""},
+        {"peers-file", ""},
+        {"peers-dns", ""},
+        {"gossip-keys", ""},
+        {"max-routes", "1000000"},
+        {"max-routes-each", "0"},
+        {"peer-rate", "500000/500000"},
+        {"strict-gossip", "true"},
         {"registry", ""},
         {"registry-admin-token", ""},
-        {"strict-gossip", "false"},
+        {"registry-tls", "false"},
+        {"registry-ca", ""},
     };
 
     (void)state;
@@ -1493,7 +1525,9 @@ static void test_every_option_is_documented(void **state)
     }
     for (const char *line = help; *line != '\0'; line += strcspn(line, "\n") + 1)
         assert_true(strcspn(line, "\n") <= 100);
-    assert_non_null(strstr(completion, "\n    --config|--tls-cert|--tls-key|--keys)\n"));
+    assert_non_null(strstr(
+        completion,
+        "\n    --config|--tls-cert|--tls-key|--keys|--peers-file|--gossip-keys|--registry-ca)\n"));
     free(help);
     free(man);
     free(completion);

@@ -68,6 +68,21 @@ static void test_wraps(void **state)
     }
 }
 
+/* Ids go in until the letter is full, and come out as they went in. */
+static void test_ids(void **state)
+{
+    (void)state;
+    struct mail m = {.kind = MAIL_ROUTES_SET};
+    assert_int_equal(mail_ids(&m), 0);
+    for (uint32_t i = 0; i < MAIL_IDS_MAX; i++)
+        assert_true(mail_add_id(&m, UINT32_MAX - i * 0x01010101u));
+    assert_false(mail_add_id(&m, 7));
+    assert_int_equal(mail_ids(&m), MAIL_IDS_MAX);
+    assert_true(m.len <= MAIL_BYTES_MAX);
+    for (unsigned i = 0; i < MAIL_IDS_MAX; i++)
+        assert_int_equal(mail_id(&m, i), UINT32_MAX - i * 0x01010101u);
+}
+
 enum { PRODUCERS = 3, LETTERS = 20000 };
 
 /* node_id: which producer, which letter of it. */
@@ -115,6 +130,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty_and_full),
         cmocka_unit_test(test_wraps),
+        cmocka_unit_test(test_ids),
         cmocka_unit_test(test_producers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

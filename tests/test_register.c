@@ -1,5 +1,5 @@
 #include "server/nursery.h"
-#include "tests/rig.h"
+#include "tests/rig_mesh.h"
 #include "server/policy.h"
 #include "server/register.h"
 
@@ -483,6 +483,77 @@ static void takeover_brings_its_own_key(void **state)
     rig_close(&r);
 }
 
+/* Another beacon's address registers nobody: relays to it would go in a circle. It learns its
+ * address nevertheless. What was there before it became a beacon's stays, until it falls silent. */
+static void test_beacons_do_not_register(void **state)
+{
+    (void)state;
+    static struct peers p;
+    for (unsigned lane = 0; lane < 2; lane++) {
+        struct rig r;
+        rig_open_mesh(&r, 2, 100, 100, false);
+        assert_verdict(rig_node(&r, AT_PEER_2, NODE_B), VERDICT_DISCOVER_NEW, "before");
+        rig_peers(&r, &p);
+        assert_verdict(rig_node(&r, AT_B, 7), VERDICT_DISCOVER_NEW, "a node");
+        enum verdict v = rig_hex(&r, lane, AT_PEER_1, "010001e240");
+        if (v == VERDICT_PASSED)
+            rig_mail(&r);
+        assert_int_equal(rig_count(&r, VERDICT_DISCOVER_ADDRESS_DENIED), 1);
+        assert_sent(&r, 0, AT_PEER_1, "0204c00002012329");
+        assert_string_equal(rig_where(&r, NODE_A), "");
+        v = rig_hex(&r, lane, AT_PEER_1, "030001e24000000007");
+        if (v == VERDICT_PASSED)
+            rig_mail(&r);
+        assert_int_equal(rig_count(&r, VERDICT_PUNCH_NOT_STORED), 1);
+        assert_int_equal(r.out.count, 0);
+        assert_string_equal(rig_where(&r, NODE_A), "");
+        assert_string_equal(rig_where(&r, NODE_B), AT_PEER_2);
+        assert_verdict(rig_node(&r, AT_PEER_2, NODE_B), VERDICT_DISCOVER_ADDRESS_DENIED, "refresh");
+        assert_verdict(rig_node(&r, "192.0.2.1:9002", NODE_A), VERDICT_DISCOVER_NEW, "its host");
+        rig_close(&r);
+    }
+}
+
+/* A node that another beacon has registers here like any new one. */
+static void test_node_of_a_beacon_comes_here(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_open_mesh(&r, 1, 100, 100, false);
+    rig_route(&r, MAIL_ROUTES_SET, NODE_A, 1);
+    assert_int_equal(rig_beacon_of(&r, NODE_A), 1);
+    r.rules.nodes_per_ipv4 = 1;
+    assert_verdict(rig_node(&r, AT_A, 5), VERDICT_DISCOVER_NEW, "another of that address");
+    assert_verdict(rig_node(&r, AT_A, NODE_A), VERDICT_DISCOVER_QUOTA, "quota");
+    assert_int_equal(rig_beacon_of(&r, NODE_A), 1);
+    r.rules.nodes_per_ipv4 = 0;
+    assert_verdict(rig_node(&r, AT_A, NODE_A), VERDICT_DISCOVER_NEW, "new");
+    assert_int_equal(rig_beacon_of(&r, NODE_A), PEERS_NONE);
+    assert_string_equal(rig_where(&r, NODE_A), AT_A);
+    assert_int_equal(route_count_beacon(r.server->lane[0]->routes), 0);
+    rig_close(&r);
+}
+
+/* Nor do rows of other beacons take the place of ours: a full table of ours evicts ours. */
+static void test_room_beside_beacons(void **state)
+{
+    (void)state;
+    struct rig r;
+    rig_open_mesh(&r, 1, 3, 50, false);
+    for (uint32_t id = 1000; id < 1050; id++)
+        rig_route(&r, MAIL_ROUTES_SET, id, 1);
+    for (uint32_t id = 1; id <= 10; id++) {
+        char from[ENDPOINT_TEXT_MAX];
+        snprintf(from, sizeof from, "203.0.113.%u:9", id);
+        rig_step(&r, SECOND_NS);
+        assert_verdict(rig_node(&r, from, id), VERDICT_DISCOVER_NEW, from);
+    }
+    assert_int_equal(route_count(r.server->lane[0]->routes), 3);
+    assert_int_equal(route_count_beacon(r.server->lane[0]->routes), 50);
+    assert_int_equal(count_read(&r.server->lane[0]->stats.evicted), 7);
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -504,6 +575,9 @@ int main(void)
         cmocka_unit_test(nursery_knows_ids_apart),
         cmocka_unit_test(takeover_brings_its_own_key),
         cmocka_unit_test(move_inside_a_full_prefix_is_no_newcomer),
+        cmocka_unit_test(test_beacons_do_not_register),
+        cmocka_unit_test(test_node_of_a_beacon_comes_here),
+        cmocka_unit_test(test_room_beside_beacons),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

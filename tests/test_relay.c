@@ -1,4 +1,4 @@
-#include "tests/rig.h"
+#include "tests/rig_mesh.h"
 #include "server/relay.h"
 
 #define V10 "050001e2400009fbf150494c5068656c6c6f"
@@ -256,6 +256,171 @@ static void relay_refused_by_address_keeps_its_own_budget(void **state)
     rig_close(&r);
 }
 
+/* --- between beacons --- */
+
+enum { NODE_1 = 1001, NODE_2 = 1002, NODE_3 = 1003, NODE_9 = 1009 };
+#define HELLO "50494c5068656c6c6f"
+
+/* A is here; the beacons 1, 2 and 3 have a node each; one says that beacon 9 has it. */
+static void open_mesh(struct rig *r, struct peers *p, unsigned lanes)
+{
+    rig_open_mesh(r, lanes, 100, 100, false);
+    rig_peers(r, p);
+    assert_verdict(rig_node(r, AT_A, NODE_A), VERDICT_DISCOVER_NEW, "A");
+    rig_route(r, MAIL_ROUTES_SET, NODE_1, 1);
+    rig_route(r, MAIL_ROUTES_SET, NODE_2, 2);
+    rig_route(r, MAIL_ROUTES_SET, NODE_3, 3);
+    rig_route(r, MAIL_ROUTES_SET, NODE_9, 9);
+}
+
+static void test_between_beacons(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *from;
+        uint32_t sender, dest;
+        enum verdict lax, strict;
+        const char *to;
+    } cases[] = {
+        {"to a beacon's node", AT_A, NODE_A, NODE_1, VERDICT_RELAY_TO_BEACON,
+         VERDICT_RELAY_TO_BEACON, AT_PEER_1},
+        {"to the other's", AT_A, NODE_A, NODE_2, VERDICT_RELAY_TO_BEACON, VERDICT_RELAY_TO_BEACON,
+         AT_PEER_2},
+        {"of a beacon that is not usable", AT_A, NODE_A, NODE_3, VERDICT_RELAY_NO_ROUTE,
+         VERDICT_RELAY_NO_ROUTE, NULL},
+        {"of a beacon that is not known", AT_A, NODE_A, NODE_9, VERDICT_RELAY_NO_ROUTE,
+         VERDICT_RELAY_NO_ROUTE, NULL},
+        {"from a stranger", "198.51.100.77:1", NODE_A, NODE_1, VERDICT_RELAY_TO_BEACON,
+         VERDICT_RELAY_SENDER_MISMATCH, AT_PEER_1},
+        {"from a beacon to a node here", AT_PEER_1, NODE_1, NODE_A, VERDICT_RELAY_FROM_BEACON,
+         VERDICT_RELAY_FROM_BEACON, AT_A},
+        {"whoever it says it is from", AT_PEER_1, NODE_A, NODE_A, VERDICT_RELAY_FROM_BEACON,
+         VERDICT_RELAY_FROM_BEACON, AT_A},
+        {"from one that is not usable", AT_PEER_3, NODE_3, NODE_A, VERDICT_RELAY_FROM_BEACON,
+         VERDICT_RELAY_FROM_BEACON, AT_A},
+        {"from a beacon's address, but not its port", "192.0.2.1:9002", NODE_1, NODE_A,
+         VERDICT_RELAY_FORWARDED_UNPROVEN, VERDICT_RELAY_SENDER_MISMATCH, AT_A},
+        {"from beacon to beacon", AT_PEER_1, NODE_1, NODE_2, VERDICT_RELAY_SECOND_HOP,
+         VERDICT_RELAY_SECOND_HOP, NULL},
+        {"back to where it came from", AT_PEER_1, NODE_A, NODE_1, VERDICT_RELAY_SECOND_HOP,
+         VERDICT_RELAY_SECOND_HOP, NULL},
+        {"from a beacon to one that is not usable", AT_PEER_1, NODE_1, NODE_3,
+         VERDICT_RELAY_SECOND_HOP, VERDICT_RELAY_SECOND_HOP, NULL},
+        {"from a beacon to nobody", AT_PEER_1, NODE_1, 42, VERDICT_RELAY_NO_ROUTE,
+         VERDICT_RELAY_NO_ROUTE, NULL},
+    };
+    static struct peers p;
+    for (unsigned lanes = 1; lanes <= 3; lanes++)
+        for (size_t i = 0; i < COUNT(cases) * 2; i++) {
+            struct rig r;
+            size_t k = i / 2;
+            open_mesh(&r, &p, lanes);
+            r.rules.strict_relay_source = i & 1;
+            for (unsigned lane = 0; lane < lanes; lane++) {
+                enum verdict v = rig_relay(&r, lane, cases[k].from, cases[k].sender, cases[k].dest);
+                assert_verdict(v, i & 1 ? cases[k].strict : cases[k].lax, cases[k].name);
+                bool sent = strcmp(verdict_rows[v].outcome, "forwarded") == 0;
+                assert_int_equal(r.out.count, sent);
+                if (!sent)
+                    continue;
+                char hex[64];
+                if (v == VERDICT_RELAY_TO_BEACON) /* byte for byte */
+                    snprintf(hex, sizeof hex, "05%08x%08x" HELLO, cases[k].sender, cases[k].dest);
+                else
+                    snprintf(hex, sizeof hex, "06%08x" HELLO, cases[k].sender);
+                assert_sent(&r, 0, cases[k].to, hex);
+                assert_int_equal(r.out.out[0].scope, 0);
+            }
+            rig_close(&r);
+        }
+}
+
+/* Without peers (not yet, or no more) their nodes are nowhere, and they are strangers. */
+static void test_without_peers(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    open_mesh(&r, &p, 1);
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_FROM_BEACON, "with");
+    server_set_peers(r.server, NULL);
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_FORWARDED_UNPROVEN,
+                   "the same source, without");
+    assert_verdict(rig_relay(&r, 0, AT_A, NODE_A, NODE_1), VERDICT_RELAY_NO_ROUTE, "to it");
+    server_set_peers(r.server, &p);
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_FROM_BEACON, "again");
+    assert_verdict(rig_relay(&r, 0, AT_A, NODE_A, NODE_1), VERDICT_RELAY_TO_BEACON, "to it again");
+    rig_close(&r);
+}
+
+/* The node's own registration wins, for as long as it stands. */
+static void test_local_before_beacon(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    open_mesh(&r, &p, 2);
+    assert_verdict(rig_node(&r, AT_B, NODE_1), VERDICT_DISCOVER_NEW, "it comes to us");
+    rig_relay(&r, 0, AT_A, NODE_A, NODE_1);
+    assert_sent(&r, 0, AT_B, "060001e240" HELLO);
+    rig_route(&r, MAIL_ROUTES_SET, NODE_1, 1); /* it does not leave because somebody says so */
+    rig_relay(&r, 0, AT_A, NODE_A, NODE_1);
+    assert_sent(&r, 0, AT_B, "060001e240" HELLO);
+    assert_true(route_remove(r.server->lane[rig_owner(&r, NODE_1)]->routes, NODE_1));
+    rig_route(&r, MAIL_ROUTES_SET, NODE_1, 1);
+    rig_relay(&r, 0, AT_A, NODE_A, NODE_1);
+    assert_sent(&r, 0, AT_PEER_1, "050001e240000003e9" HELLO);
+    rig_close(&r);
+}
+
+/* A beacon has a budget of its own, each one; that of senders and addresses is not touched by it.
+ * What goes to a beacon is the sender's, as any relay. */
+static void test_budgets_between_beacons(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    open_mesh(&r, &p, 1);
+    r.rules.peer_rate = (struct rate){10, 4};
+    r.rules.relay_rate = (struct rate){10, 2};
+    r.rules.relay_ip_rate = (struct rate){10, 3};
+    for (int i = 0; i < 6; i++) {
+        assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A),
+                       i < 4 ? VERDICT_RELAY_FROM_BEACON : VERDICT_RELAY_PEER_LIMITED, "one");
+        assert_verdict(rig_relay(&r, 0, AT_PEER_2, NODE_2, NODE_A),
+                       i < 4 ? VERDICT_RELAY_FROM_BEACON : VERDICT_RELAY_PEER_LIMITED, "other");
+        assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_2), VERDICT_RELAY_SECOND_HOP, "");
+    }
+    for (int i = 0; i < 3; i++)
+        assert_verdict(rig_relay(&r, 0, AT_A, NODE_A, NODE_1),
+                       i < 2 ? VERDICT_RELAY_TO_BEACON : VERDICT_RELAY_LIMITED, "sender");
+    assert_verdict(rig_relay(&r, 0, "203.0.113.7:1", 5, NODE_1), VERDICT_RELAY_TO_BEACON, "3rd");
+    assert_verdict(rig_relay(&r, 0, "203.0.113.7:1", 5, NODE_1), VERDICT_RELAY_IP_LIMITED, "4th");
+    assert_verdict(rig_relay(&r, 0, AT_A, NODE_A, NODE_3), VERDICT_RELAY_NO_ROUTE, "is free");
+    rig_step(&r, SECOND_NS / 10);
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_FROM_BEACON, "later");
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_PEER_LIMITED, "one");
+    r.rules.peer_rate.per_s = 0; /* no limit */
+    assert_verdict(rig_relay(&r, 0, AT_PEER_1, NODE_1, NODE_A), VERDICT_RELAY_FROM_BEACON, "off");
+    rig_close(&r);
+}
+
+/* Runs of datagrams from a beacon and from a node, in one batch and in turn: what was kept of one
+ * source does not stick to the next. */
+static void test_runs_in_turn(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    open_mesh(&r, &p, 1);
+    for (int i = 0; i < 12; i++) {
+        bool beacon = i / 3 & 1;
+        assert_verdict(rig_relay(&r, 0, beacon ? AT_PEER_1 : AT_A, NODE_A, NODE_A),
+                       beacon ? VERDICT_RELAY_FROM_BEACON : VERDICT_RELAY_FORWARDED, "turn");
+    }
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +434,11 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_no_route_is_free),
         cmocka_unit_test(test_leaves_from_local),
+        cmocka_unit_test(test_between_beacons),
+        cmocka_unit_test(test_without_peers),
+        cmocka_unit_test(test_local_before_beacon),
+        cmocka_unit_test(test_budgets_between_beacons),
+        cmocka_unit_test(test_runs_in_turn),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,30 +2,52 @@
 #include <sched.h>
 #include <assert.h>
 #include "tests/rig.h"
+#include "server/journal.h"
+#include "server/peers.h"
 #include "server/route.h"
 
 static const struct siphash_key test_key = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
 
-static struct routes *routes_new(uint32_t nodes)
+static struct routes *routes_with(uint32_t nodes, uint32_t remote)
 {
-    size_t size = (routes_size(nodes) + 63) & ~(size_t)63;
+    size_t size = (routes_size(nodes, remote) + 63) & ~(size_t)63;
     void *memory = aligned_alloc(64, size);
     assert_non_null(memory);
     memset(memory, 0, size);
-    return routes_init(memory, nodes, test_key);
+    return routes_init(memory, nodes, remote, test_key);
+}
+
+static struct routes *routes_new(uint32_t nodes)
+{
+    return routes_with(nodes, 0);
+}
+
+static struct route_ttl ttl_of(uint32_t silent_s)
+{
+    return (struct route_ttl){.silent_s = silent_s, .claimed_s = silent_s};
 }
 
 /* --- the slow, obvious table --- */
 
-enum { MODEL_MAX = 64 };
+enum { MODEL_MAX = 64, MODEL_IDS = 64 };
 struct model_row {
     struct route route;
     uint8_t key[MSG_KEY_LEN];
 };
+/* What somebody who hears the journal takes a node for. */
+struct model_heard {
+    bool there, stream;
+    uint8_t class_;
+};
 struct model {
     struct routes *routes;
     uint32_t capacity, count;
+    uint32_t capacity_beacon, count_beacon;
     struct model_row row[MODEL_MAX];
+    struct route beacon[MODEL_IDS]; /* by id; id 0: no other beacon has it */
+    struct model_heard heard[MODEL_IDS];
+    struct journal journal;
+    bool wake;
     uint64_t seed; /* of the random numbers */
 };
 
@@ -77,6 +99,44 @@ static void assert_same_route(const struct route *got, const struct route *want)
     assert_int_equal(got->local, want->local);
     assert_int_equal(got->class_, want->class_);
     assert_int_equal(got->flags, want->flags);
+    assert_int_equal(got->claimed, want->claimed);
+}
+
+/* What a relay finds: the node here, or else another beacon. */
+static void check_way(struct model *m, uint32_t id)
+{
+    const struct model_row *here = model_find(m, id);
+    struct route got;
+    bool found = route_find_way(m->routes, route_hash(m->routes, id), id, &got);
+    assert_int_equal(found, here || m->beacon[id].id);
+    if (found)
+        assert_same_route(&got, here ? &here->route : &m->beacon[id]);
+    assert_false(here && m->beacon[id].id); /* the node's own registration wins */
+}
+
+/* Who only hears the journal knows all nodes of ours, their class and their way; and is woken. */
+static void check_journal(struct model *m)
+{
+    struct journal_entry e;
+    bool any = false;
+    for (; journal_take(&m->journal, &e); any = true) {
+        struct model_heard *h = &m->heard[e.id];
+        struct model_heard said = {!e.gone, e.stream, e.class_};
+        assert_false(e.gone && !h->there);
+        bool news = e.gone || !h->there || said.stream != h->stream || said.class_ != h->class_;
+        assert_true(news);
+        *h = said;
+    }
+    assert_int_equal(m->wake, any);
+    m->wake = false;
+    for (uint32_t id = 1; id < MODEL_IDS; id++) {
+        const struct model_row *want = model_find(m, id);
+        assert_int_equal(m->heard[id].there, want != NULL);
+        if (!want)
+            continue;
+        assert_int_equal(m->heard[id].class_, want->route.class_);
+        assert_int_equal(m->heard[id].stream, (want->route.flags & ROUTE_STREAM) != 0);
+    }
 }
 
 static void check_row(struct model *m, uint32_t id)
@@ -93,6 +153,7 @@ static void check_row(struct model *m, uint32_t id)
         assert_same_route(&got, &want->route);
     if (has_key)
         assert_memory_equal(key, want->key, sizeof key);
+    check_way(m, id);
 }
 
 static void count_one(const struct route *route, void *arg)
@@ -123,6 +184,9 @@ static void check_all(struct model *m)
     assert_int_equal(route_count(m->routes), m->count);
     assert_int_equal(route_count_v4(m->routes), v4);
     assert_int_equal(route_count_stream(m->routes), stream);
+    assert_int_equal(route_count_beacon(m->routes), m->count_beacon);
+    for (uint32_t id = 1; id < MODEL_IDS; id++)
+        check_way(m, id);
     m->seed = 0;
     route_page(m->routes, 0, UINT32_MAX, count_one, m);
     assert_int_equal(m->seed, m->count); /* each node once */
@@ -130,6 +194,8 @@ static void check_all(struct model *m)
 }
 
 /* --- one random step on both tables --- */
+
+static const uint8_t classes[4] = {ROUTE_UNVERIFIED, ROUTE_UNVERIFIED, ROUTE_SIGNED, ROUTE_KEYED};
 
 static void step_put(struct model *m, uint32_t id, uint32_t now_s)
 {
@@ -140,7 +206,7 @@ static void step_put(struct model *m, uint32_t id, uint32_t now_s)
         .seen_s = now_s,
         .at = random_endpoint(&m->seed),
         .local = (uint8_t)(n >> 8),
-        .class_ = n >> 16 & 7,
+        .class_ = classes[n >> 16 & 3],
         .flags = (uint8_t)((n >> 24 & 1 ? ROUTE_WANTS_DEST : 0) | (n >> 25 & 1 ? ROUTE_STREAM : 0)),
     };
     uint8_t key[MSG_KEY_LEN];
@@ -154,8 +220,11 @@ static void step_put(struct model *m, uint32_t id, uint32_t now_s)
     assert_int_equal(got, held ? ROUTE_UPDATED : ROUTE_INSERTED);
     bool had_key = held && held->route.flags & ROUTE_HAS_KEY;
     route.flags |= held ? held->route.flags & ROUTE_AGE : 0;
-    if (!held)
+    if (!held) {
         held = &m->row[m->count++];
+        m->count_beacon -= m->beacon[id].id != 0;
+        m->beacon[id].id = 0;
+    }
     held->route = route;
     if (had_key || with_key)
         held->route.flags |= ROUTE_HAS_KEY;
@@ -186,20 +255,60 @@ static void step_touch(struct model *m, uint32_t id, uint32_t now_s)
     if (step && (held->route.flags & ROUTE_AGE) < 3 * ROUTE_AGE_ONE)
         held->route.flags += ROUTE_AGE_ONE;
     held->route.seen_s = now_s;
+    held->route.claimed = false;
 }
 
-enum { TTL_S = 100 };
+static void step_put_beacon(struct model *m, uint32_t id)
+{
+    uint64_t n = rig_random(&m->seed);
+    unsigned beacon = n >> 8 & 0xffff;
+    enum route_class class_ = classes[n >> 32 & 3];
+    bool stream = n >> 40 & 1, known = m->beacon[id].id;
+    bool room = known || m->count_beacon < m->capacity_beacon;
+    bool want = room && !model_find(m, id);
+    assert_int_equal(route_put_beacon(m->routes, id, beacon, class_, stream), want);
+    if (!want)
+        return;
+    m->beacon[id] = route_of_beacon(id, beacon, class_, stream);
+    m->count_beacon += !known;
+}
+
+static void step_remove_beacon(struct model *m, uint32_t id)
+{
+    const struct route *held = &m->beacon[id];
+    uint64_t n = rig_random(&m->seed);
+    unsigned beacon = n >> 8 & 3 ? route_beacon(held) : n >> 16 & 1 ? PEERS_NONE : n >> 32 & 0xffff;
+    bool want = held->id && (beacon == PEERS_NONE || beacon == route_beacon(held));
+    assert_int_equal(route_remove_beacon(m->routes, id, beacon), want);
+    if (!want)
+        return;
+    m->beacon[id].id = 0;
+    m->count_beacon--;
+}
+
+static void step_claim(struct model *m, uint32_t id)
+{
+    struct model_row *held = model_find(m, id);
+    assert_int_equal(route_claim(m->routes, id), held != NULL);
+    if (held)
+        held->route.claimed = true;
+}
+
+enum { TTL_S = 100, CLAIMED_S = 30 };
 
 /* Who is gone must have been silent too long; after a whole round nobody silent is left. */
 static void step_expire(struct model *m, uint32_t now_s)
 {
     bool whole = rig_random(&m->seed) & 1;
-    uint32_t rows = whole ? 4 * m->capacity + 200 : (uint32_t)(rig_random(&m->seed) % 8);
-    uint32_t gone = route_expire(m->routes, now_s, TTL_S, rows), missing = 0;
+    uint32_t rows =
+        whole ? 4 * (m->capacity + m->capacity_beacon) + 200 : (uint32_t)(rig_random(&m->seed) % 8);
+    const struct route_ttl ttl = {.silent_s = TTL_S, .claimed_s = CLAIMED_S};
+    uint32_t gone = route_expire(m->routes, now_s, ttl, rows), missing = 0;
     for (uint32_t i = 0; i < m->count;) {
         const struct route *r = &m->row[i].route;
         struct route got;
-        bool silent = (int32_t)(now_s - r->seen_s) > TTL_S;
+        int32_t least_s = r->flags & ROUTE_STREAM ? ROUTE_STREAM_TTL_S : CLAIMED_S;
+        bool silent = (int32_t)(now_s - r->seen_s) > (r->claimed ? least_s : TTL_S);
         bool found = route_find(m->routes, route_hash(m->routes, r->id), r->id, &got);
         assert_true(found || silent);
         assert_false(whole && found && silent);
@@ -234,7 +343,7 @@ static bool goes_first(const struct model *m, const struct route *a, const struc
 static void step_evict(struct model *m)
 {
     struct endpoint newcomer = random_endpoint(&m->seed);
-    enum route_class class_ = rig_random(&m->seed) >> 32 & 7;
+    enum route_class class_ = classes[rig_random(&m->seed) >> 32 & 3];
     bool evicted = route_evict(m->routes, &newcomer, class_);
     struct model_row *victim = NULL;
     for (uint32_t i = 0; i < m->count; i++) {
@@ -263,41 +372,65 @@ static void step_evict(struct model *m)
     }
 }
 
-/* Tables of at most 48 rows: an eviction looks at all of them, so the order is known. */
+static void step(struct model *m, uint64_t dice, uint32_t id, uint32_t now_s)
+{
+    unsigned kind = dice % 256;
+    if (dice >> 16 & 1 && m->capacity_beacon > 0) {
+        if (kind < 140)
+            step_put_beacon(m, id);
+        else
+            step_remove_beacon(m, id);
+    } else if (kind < 140)
+        step_put(m, id, now_s);
+    else if (kind < 170)
+        step_remove(m, id);
+    else if (kind < 180)
+        step_claim(m, id);
+    else if (kind < 250)
+        step_touch(m, id, now_s);
+    else if (kind < 253)
+        step_expire(m, now_s);
+    else
+        step_evict(m);
+    check_row(m, id);
+}
+
+/* Tables of at most 64 rows, without those of other beacons: an eviction looks at all of them, so
+ * the order is known. */
 static void test_against_model(void **state)
 {
     (void)state;
-    static const uint32_t capacities[] = {1, 2, 3, 7, 24};
+    static const struct {
+        uint32_t nodes, remote;
+    } capacities[] = {{1, 0}, {2, 0}, {3, 0}, {7, 0}, {24, 0}, {1, 1}, {3, 20}, {20, 3}, {14, 14}};
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     const uint32_t steps = 60000;
 #else
     const uint32_t steps = 500000;
 #endif
     for (size_t c = 0; c < COUNT(capacities); c++) {
-        struct model m = {.capacity = capacities[c], .seed = 0xbeac01 + c};
+        static struct model m;
+        m = (struct model){.capacity = capacities[c].nodes,
+                           .capacity_beacon = capacities[c].remote,
+                           .seed = 0xbeac01 + c};
         uint32_t now_s = UINT32_MAX - 1000; /* seconds wrap on the way */
-        m.routes = routes_new(m.capacity);
+        m.routes = routes_with(m.capacity, m.capacity_beacon);
+        routes_set_journal(m.routes, &m.journal, &m.wake);
         assert_int_equal(route_capacity(m.routes), m.capacity);
+        assert_int_equal(route_capacity_beacon(m.routes), m.capacity_beacon);
         for (uint32_t n = 0; n < steps; n++) {
             uint64_t dice = rig_random(&m.seed);
-            uint32_t id = 1 + (uint32_t)(dice >> 32) % (2 * m.capacity + 2);
-            unsigned kind = dice % 256;
+            uint32_t id = 1 + (uint32_t)(dice >> 32) % (2 * (m.capacity + m.capacity_beacon) + 2);
             now_s += (dice >> 8 & 63) == 0;
-            if (kind < 140)
-                step_put(&m, id, now_s);
-            else if (kind < 180)
-                step_remove(&m, id);
-            else if (kind < 250)
-                step_touch(&m, id, now_s);
-            else if (kind < 253)
-                step_expire(&m, now_s);
-            else
-                step_evict(&m);
-            check_row(&m, id);
-            if (n % 128 == 0)
+            step(&m, dice, id, now_s);
+            if (n % 128 == 0) {
                 check_all(&m);
+                check_journal(&m);
+            }
         }
         check_all(&m);
+        check_journal(&m);
+        assert_int_equal(journal_lost(&m.journal), 0);
         free(m.routes);
     }
 }
@@ -407,26 +540,36 @@ static void test_expire_limits(void **state)
         bool gone;
         uint32_t ttl_s;
         uint8_t flags;
+        uint32_t claimed_s; /* 0: not claimed */
     } cases[] = {
-        {"just heard", 1000, 1000, false, 600, 0},
-        {"at the limit", 1000, 1600, false, 600, 0},
-        {"a second past it", 1000, 1601, true, 600, 0},
-        {"heard later than now", 1001, 1000, false, 600, 0},
-        {"at the limit across the wrap", UINT32_MAX - 99, 500, false, 600, 0},
-        {"past it across the wrap", UINT32_MAX - 99, 501, true, 600, 0},
-        {"past a short one", 1000, 1011, true, 10, 0},
-        {"a session past a short one", 1000, 1011, false, 10, ROUTE_STREAM},
-        {"a session at its own limit", 1000, 1060, false, 10, ROUTE_STREAM},
-        {"a session past its own limit", 1000, 1061, true, 10, ROUTE_STREAM},
-        {"a session at a long limit", 1000, 1600, false, 600, ROUTE_STREAM},
-        {"a session past a long one", 1000, 1601, true, 600, ROUTE_STREAM},
+        {"just heard", 1000, 1000, false, 600, 0, 0},
+        {"at the limit", 1000, 1600, false, 600, 0, 0},
+        {"a second past it", 1000, 1601, true, 600, 0, 0},
+        {"heard later than now", 1001, 1000, false, 600, 0, 0},
+        {"at the limit across the wrap", UINT32_MAX - 99, 500, false, 600, 0, 0},
+        {"past it across the wrap", UINT32_MAX - 99, 501, true, 600, 0, 0},
+        {"past a short one", 1000, 1011, true, 10, 0, 0},
+        {"a session past a short one", 1000, 1011, false, 10, ROUTE_STREAM, 0},
+        {"a session at its own limit", 1000, 1060, false, 10, ROUTE_STREAM, 0},
+        {"a session past its own limit", 1000, 1061, true, 10, ROUTE_STREAM, 0},
+        {"a session at a long limit", 1000, 1600, false, 600, ROUTE_STREAM, 0},
+        {"a session past a long one", 1000, 1601, true, 600, ROUTE_STREAM, 0},
+        {"claimed, at its limit", 1000, 1090, false, 600, 0, 90},
+        {"claimed, past it", 1000, 1091, true, 600, 0, 90},
+        {"claimed, at a shorter limit of all", 1000, 1080, false, 80, 0, 90},
+        {"claimed, past a shorter limit of all", 1000, 1081, true, 80, 0, 90},
+        {"a claimed session at its own limit", 1000, 1060, false, 600, ROUTE_STREAM, 30},
+        {"a claimed session past its own limit", 1000, 1061, true, 600, ROUTE_STREAM, 30},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct routes *r = routes_new(4);
         struct route route = {
             .id = 9, .seen_s = cases[i].seen_s, .at = {.port = 1}, .flags = cases[i].flags};
         assert_int_equal(route_put(r, &route, NULL), ROUTE_INSERTED);
-        uint32_t gone = route_expire(r, cases[i].now_s, cases[i].ttl_s, 100);
+        struct route_ttl ttl = {cases[i].ttl_s, cases[i].claimed_s};
+        if (cases[i].claimed_s)
+            assert_true(route_claim(r, 9));
+        uint32_t gone = route_expire(r, cases[i].now_s, ttl, 100);
         if (gone != cases[i].gone)
             fail_msg("%s: %u gone", cases[i].name, gone);
         assert_int_equal(route_count(r), !cases[i].gone);
@@ -455,7 +598,7 @@ static void test_rows_due(void **state)
     uint32_t gone = 0;
     for (uint32_t left = all + 8000; left > 0;) { /* a row that goes is looked at again */
         uint32_t step = left < 7 ? left : 7;
-        gone += route_expire(r, 5000, 600, step);
+        gone += route_expire(r, 5000, ttl_of(600), step);
         left -= step;
     }
     assert_int_equal(gone, 8000);
@@ -552,23 +695,26 @@ static void test_packed_fields(void **state)
     struct routes *r = routes_new(8);
     static const uint8_t flags[] = {0, ROUTE_WANTS_DEST, ROUTE_STREAM,
                                     ROUTE_STREAM | ROUTE_WANTS_DEST};
-    for (unsigned class_ = 0; class_ < 8; class_++)
+    for (unsigned c = 0; c < 2 * COUNT(classes); c++)
         for (size_t f = 0; f < COUNT(flags); f++)
             for (unsigned local = 0; local <= 255; local += 51) {
                 struct route got, route = {.id = 7,
                                            .seen_s = UINT32_MAX,
                                            .at = endpoint_at("203.0.113.1:65535"),
                                            .local = (uint8_t)local,
-                                           .class_ = (uint8_t)class_,
+                                           .class_ = classes[c / 2],
                                            .flags = flags[f]};
                 route_put(r, &route, NULL);
+                if (c & 1)
+                    route.claimed = route_claim(r, 7);
                 assert_true(route_find(r, route_hash(r, 7), 7, &got));
                 assert_same_route(&got, &route);
                 for (uint32_t n = 0; n < 5; n++) /* ageing touches nothing else */
                     route_touch(r, route_hash(r, 7), 7, n * ROUTE_AGE_STEP_S);
                 assert_true(route_find(r, route_hash(r, 7), 7, &got));
                 assert_int_equal(got.flags, flags[f] | ROUTE_AGE);
-                assert_int_equal(got.class_, class_);
+                assert_int_equal(got.class_, classes[c / 2]);
+                assert_false(got.claimed);
                 assert_int_equal(got.local, local);
                 assert_int_equal(got.at.port, 65535);
                 assert_true(route_remove(r, 7));
@@ -588,6 +734,23 @@ static struct endpoint race_endpoint(uint32_t id, uint16_t n)
     struct endpoint e = {.port = n};
     memset(e.ip, (int)((id + n) & 0xff), sizeof e.ip);
     return e;
+}
+
+/* Now ours and now another beacon's: whichever is read is whole. */
+static void race_put_beacon(uint32_t id, uint16_t n)
+{
+    (void)route_put_beacon(race_routes, id, n, id & 1 ? ROUTE_KEYED : ROUTE_SIGNED, id & 2);
+}
+
+static void race_check_way(uint32_t id)
+{
+    struct route got;
+    if (!route_find_way(race_routes, route_hash(race_routes, id), id, &got) ||
+        got.class_ != ROUTE_BEACON)
+        return;
+    assert_int_equal(route_beacon_class(&got), id & 1 ? ROUTE_KEYED : ROUTE_SIGNED);
+    assert_int_equal(route_beacon_stream(&got), (id & 2) != 0);
+    assert_int_equal(got.local, 0);
 }
 
 static void race_put(uint32_t id, uint16_t n)
@@ -611,6 +774,10 @@ static void *race_write(void *arg)
             race_put(other, (uint16_t)(dice >> 40));
         if (route_count(race_routes) == RACE_NODES || dice & 2)
             route_remove(race_routes, 1000 + (uint32_t)(dice >> 24) % 400);
+        if (dice & 4)
+            race_put_beacon(other, (uint16_t)(dice >> 40));
+        if (dice & 8)
+            route_remove_beacon(race_routes, other, PEERS_NONE);
         if ((dice & 0xf0) == 0)
             sched_yield();
     }
@@ -641,7 +808,7 @@ static void test_reader_races(void **state)
     enum { READS = 300000 };
     pthread_t writer;
     uint64_t seed = 77, misses = 0, strangers = 0;
-    race_routes = routes_new(RACE_NODES);
+    race_routes = routes_with(RACE_NODES, RACE_NODES);
     for (uint32_t id = 1; id <= PINNED; id++)
         race_put(id, 1);
     assert_int_equal(pthread_create(&writer, NULL, race_write, NULL), 0);
@@ -651,6 +818,7 @@ static void test_reader_races(void **state)
         uint32_t other = 1000 + (uint32_t)(rig_random(&seed) % 400);
         uint8_t key[MSG_KEY_LEN], want[MSG_KEY_LEN];
         memset(want, (int)(other & 0xff), sizeof want);
+        race_check_way(other);
         if (route_find_key(race_routes, other, key)) {
             assert_memory_equal(key, want, sizeof want);
             strangers++;
@@ -671,11 +839,7 @@ static void test_age_comes_before_the_crowd(void **state)
 {
     (void)state;
     enum { NODES = 30, OLD = 20 };
-    size_t size = (routes_size(NODES) + 63) & ~(size_t)63;
-    void *memory = aligned_alloc(64, size);
-    assert_non_null(memory);
-    memset(memory, 0, size);
-    struct routes *r = routes_init(memory, NODES, (struct siphash_key){1, 2});
+    struct routes *r = routes_new(NODES);
     struct endpoint at, newcomer;
     for (uint32_t id = 1; id <= NODES; id++) {
         char text[ENDPOINT_TEXT_MAX];
@@ -701,7 +865,196 @@ static void test_age_comes_before_the_crowd(void **state)
         assert_true(route_evict(r, &newcomer, ROUTE_UNVERIFIED));
     for (uint32_t id = 1; id <= NODES; id++)
         assert_int_equal(route_find(r, route_hash(r, id), id, &got), id <= OLD);
-    free(memory);
+    free(r);
+}
+
+/* --- rows of other beacons --- */
+
+static void test_restored_age(void **state)
+{
+    (void)state;
+    struct routes *r = routes_new(4);
+    struct route got, route = {.id = 5, .seen_s = 77, .at = endpoint_at("203.0.113.1:1")};
+    route.flags = ROUTE_WANTS_DEST | 2 * ROUTE_AGE_ONE;
+    assert_int_equal(route_put(r, &route, NULL), ROUTE_INSERTED);
+    route.flags = ROUTE_AGE; /* of a row that is there, the table knows better */
+    assert_int_equal(route_put(r, &route, NULL), ROUTE_UPDATED);
+    assert_true(route_find(r, route_hash(r, 5), 5, &got));
+    assert_int_equal(got.flags, 2 * ROUTE_AGE_ONE);
+    free(r);
+}
+
+static void test_beacon_rows(void **state)
+{
+    (void)state;
+    struct routes *r = routes_with(2, 2);
+    uint8_t key[MSG_KEY_LEN] = {1};
+    struct route got = {.id = 42}, node = {.id = 1, .at = endpoint_at("203.0.113.1:1")};
+    assert_true(route_put_beacon(r, 1, 1279, ROUTE_KEYED, true));
+    assert_false(route_find(r, route_hash(r, 1), 1, &got));
+    assert_int_equal(got.id, 42); /* untouched */
+    assert_true(route_find_way(r, route_hash(r, 1), 1, &got));
+    assert_int_equal(got.class_, ROUTE_BEACON);
+    assert_int_equal(route_beacon(&got), 1279);
+    assert_int_equal(route_beacon_class(&got), ROUTE_KEYED);
+    assert_true(route_beacon_stream(&got));
+    assert_int_equal(route_count(r), 0);
+    assert_int_equal(route_count_beacon(r), 1);
+    assert_false(route_find_key(r, 1, key));
+    assert_false(route_remove(r, 1));
+    assert_false(route_claim(r, 1));
+    route_touch(r, route_hash(r, 1), 1, 99); /* nothing of ours: nothing happens */
+    assert_true(route_find_way(r, route_hash(r, 1), 1, &got));
+    assert_int_equal(route_beacon(&got), 1279);
+    assert_int_equal(got.seen_s, 0);
+    assert_false(route_remove_beacon(r, 1, 1278));
+    assert_false(route_remove_beacon(r, 2, 1279));
+    assert_false(route_remove_beacon(r, 0, PEERS_NONE));
+
+    assert_true(route_put_beacon(r, 2, 5, ROUTE_UNVERIFIED, false));
+    assert_false(route_put_beacon(r, 3, 5, ROUTE_UNVERIFIED, false)); /* full */
+    assert_true(route_put_beacon(r, 1, 6, ROUTE_SIGNED, false));      /* but for who is there */
+    assert_int_equal(route_count_beacon(r), 2);
+
+    assert_int_equal(route_put(r, &node, key), ROUTE_INSERTED); /* it comes to us */
+    assert_int_equal(route_count(r), 1);
+    assert_int_equal(route_count_beacon(r), 1);
+    assert_true(route_find_key(r, 1, key));
+    assert_false(route_put_beacon(r, 1, 6, ROUTE_KEYED, false));
+    assert_false(route_remove_beacon(r, 1, PEERS_NONE));
+    assert_true(route_put_beacon(r, 3, 5, ROUTE_UNVERIFIED, false)); /* its place is free */
+    node.id = 2;
+    assert_int_equal(route_put(r, &node, NULL), ROUTE_INSERTED);
+    assert_false(route_find_key(r, 2, key));
+    node.id = 3;
+    assert_int_equal(route_put(r, &node, NULL), ROUTE_FULL); /* of ours there are two */
+    assert_true(route_remove_beacon(r, 3, PEERS_NONE));
+    assert_int_equal(route_count_beacon(r), 0);
+    free(r);
+}
+
+/* Neither expiry nor paging nor the quotas see them. */
+static void count_route(const struct route *route, void *arg)
+{
+    (void)route;
+    ++*(uint32_t *)arg;
+}
+
+static void test_beacon_rows_stay(void **state)
+{
+    (void)state;
+    enum { REMOTE = 500 };
+    struct routes *r = routes_with(10, REMOTE);
+    struct route node = {.id = 1000, .seen_s = 1, .at = endpoint_at("203.0.113.1:1")};
+    uint32_t seen = 0;
+    for (uint32_t id = 1; id <= REMOTE; id++)
+        assert_true(route_put_beacon(r, id, id, ROUTE_UNVERIFIED, false));
+    assert_int_equal(route_put(r, &node, NULL), ROUTE_INSERTED);
+    route_page(r, 0, UINT32_MAX, count_route, &seen);
+    assert_int_equal(seen, 1);
+    assert_int_equal(route_prefix_count(r, &node.at, 24), 1);
+    assert_int_equal(route_expire(r, 100000, ttl_of(600), 2000), 1);
+    assert_int_equal(route_count_beacon(r), REMOTE);
+    free(r);
+}
+
+/* Few of ours among many: room is made nevertheless, if not by the first call. */
+static void test_evict_among_beacon_rows(void **state)
+{
+    (void)state;
+    enum { REMOTE = 40000, NODES = 4 };
+    struct routes *r = routes_with(NODES, REMOTE);
+    struct endpoint newcomer = endpoint_at("203.0.113.200:1");
+    for (uint32_t id = 1; id <= REMOTE; id++)
+        assert_true(route_put_beacon(r, id, 1, ROUTE_UNVERIFIED, false));
+    for (uint32_t id = 1; id <= NODES; id++) {
+        struct route node = {.id = REMOTE + id, .at = endpoint_at("203.0.113.1:1")};
+        assert_int_equal(route_put(r, &node, NULL), ROUTE_INSERTED);
+    }
+    for (uint32_t left = NODES; left > 0; left--) {
+        unsigned calls = 1;
+        while (!route_evict(r, &newcomer, ROUTE_UNVERIFIED))
+            assert_true(++calls <= 8); /* 50 016 rows, 8192 a call */
+        assert_int_equal(route_count(r), left - 1);
+    }
+    assert_false(route_evict(r, &newcomer, ROUTE_UNVERIFIED));
+    assert_int_equal(route_count_beacon(r), REMOTE);
+    free(r);
+}
+
+/* One of ours in sixteen: of those that the walk meets, the right one goes. */
+static void test_evict_compares_among_beacon_rows(void **state)
+{
+    (void)state;
+    enum { REMOTE = 600, NODES = 40 };
+    struct routes *r = routes_with(NODES, REMOTE);
+    struct endpoint newcomer = endpoint_at("203.0.113.200:1");
+    struct route got;
+    for (uint32_t id = 1; id <= REMOTE; id++)
+        assert_true(route_put_beacon(r, id, 1, ROUTE_UNVERIFIED, false));
+    for (uint32_t id = 1; id <= NODES; id++) {
+        struct route node = {.id = REMOTE + id, .seen_s = 100, .at = endpoint_at("203.0.113.1:1")};
+        node.seen_s -= id == 17;
+        assert_int_equal(route_put(r, &node, NULL), ROUTE_INSERTED);
+    }
+    assert_true(route_evict(r, &newcomer, ROUTE_UNVERIFIED)); /* 816 rows: all are looked at */
+    assert_false(route_find(r, route_hash(r, REMOTE + 17), REMOTE + 17, &got));
+    assert_int_equal(route_count(r), NODES - 1);
+    free(r);
+}
+
+/* Entries are made for what comes, goes, or changes class or way, and for nothing else. */
+static void test_journal_entries(void **state)
+{
+    (void)state;
+    static struct journal j;
+    static const struct {
+        const char *name, *at;
+        uint8_t class_, flags;
+        bool entry;
+    } cases[] = {
+        {"new", "203.0.113.1:1", ROUTE_UNVERIFIED, 0, true},
+        {"the same", "203.0.113.1:1", ROUTE_UNVERIFIED, 0, false},
+        {"another port", "203.0.113.1:2", ROUTE_UNVERIFIED, 0, false},
+        {"another address", "203.0.113.2:2", ROUTE_UNVERIFIED, 0, false},
+        {"0x09 wanted", "203.0.113.2:2", ROUTE_UNVERIFIED, ROUTE_WANTS_DEST, false},
+        {"another class", "203.0.113.2:2", ROUTE_SIGNED, ROUTE_WANTS_DEST, true},
+        {"a session", "203.0.113.2:2", ROUTE_SIGNED, ROUTE_STREAM, true},
+        {"of another class", "203.0.113.2:2", ROUTE_KEYED, ROUTE_STREAM, true},
+        {"no session", "203.0.113.2:2", ROUTE_KEYED, 0, true},
+    };
+    struct routes *r = routes_with(4, 4);
+    struct journal_entry e;
+    bool wake = false;
+    memset(&j, 0, sizeof j);
+    routes_set_journal(r, &j, &wake);
+    assert_true(route_put_beacon(r, 9, 1, ROUTE_KEYED, false)); /* what others have is no news */
+    assert_true(route_put_beacon(r, 8, 1, ROUTE_KEYED, false));
+    assert_true(route_remove_beacon(r, 8, 1));
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct route route = {.id = 9,
+                              .at = endpoint_at(cases[i].at),
+                              .class_ = cases[i].class_,
+                              .flags = cases[i].flags};
+        assert_true(route_put(r, &route, NULL) != ROUTE_FULL);
+        bool got = journal_take(&j, &e);
+        if (got != cases[i].entry || wake != cases[i].entry)
+            fail_msg("%s: %d, woken %d", cases[i].name, got, wake);
+        wake = false;
+        if (!got)
+            continue;
+        assert_int_equal(e.id, 9);
+        assert_false(e.gone);
+        assert_int_equal(e.class_, cases[i].class_);
+        assert_int_equal(e.stream, (cases[i].flags & ROUTE_STREAM) != 0);
+    }
+    route_touch(r, route_hash(r, 9), 9, 500);
+    assert_true(route_claim(r, 9));
+    assert_false(journal_take(&j, &e));
+    assert_true(route_remove(r, 9));
+    assert_true(wake && journal_take(&j, &e) && e.gone && e.id == 9);
+    assert_false(journal_take(&j, &e));
+    free(r);
 }
 
 int main(void)
@@ -717,6 +1070,12 @@ int main(void)
         cmocka_unit_test(test_evict_limits),
         cmocka_unit_test(test_evict_classes),
         cmocka_unit_test(test_packed_fields),
+        cmocka_unit_test(test_restored_age),
+        cmocka_unit_test(test_beacon_rows),
+        cmocka_unit_test(test_beacon_rows_stay),
+        cmocka_unit_test(test_evict_among_beacon_rows),
+        cmocka_unit_test(test_evict_compares_among_beacon_rows),
+        cmocka_unit_test(test_journal_entries),
         cmocka_unit_test(test_reader_races),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

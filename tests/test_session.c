@@ -1,4 +1,4 @@
-#include "tests/rig.h"
+#include "tests/rig_mesh.h"
 #include "server/register.h"
 
 #define STUN "000100002112a442000102030405060708090a0b"
@@ -964,6 +964,52 @@ static void test_talkers(void **state)
     rig_close(&r);
 }
 
+/* A session's relays reach other beacons' nodes; theirs reach the session. Gossip is no business of
+ * a session's. */
+static void test_sessions_and_beacons(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    rig_open_mesh(&r, 2, 100, 100, true);
+    rig_peers(&r, &p);
+    struct session s = rig_session(NODE_A, "203.0.113.7:51000", ROUTE_SIGNED, 1);
+    assert_true(rig_here(&r, &s));
+    rig_route(&r, MAIL_ROUTES_SET, NODE_B, 2);
+    assert_verdict(rig_frame_hex(&r, &s, "050001e2400009fbf1aabb"), VERDICT_RELAY_TO_BEACON, "to");
+    assert_int_equal(r.out.count, 1);
+    assert_sent(&r, 0, AT_PEER_2, "050001e2400009fbf1aabb");
+    assert_verdict(rig_hex(&r, 1, AT_PEER_2, "050009fbf10001e240aabb"), VERDICT_RELAY_FROM_BEACON,
+                   "from");
+    assert_int_equal(r.out.count, 0);
+    assert_handed(r.server->lane[1], NODE_A, "060009fbf1aabb");
+    assert_verdict(rig_frame_hex(&r, &s, "07000000070000"), VERDICT_SYNC_UNSUPPORTED, "sync");
+    char gossip[2 * 68 + 1];
+    memset(gossip, '0', sizeof gossip - 1);
+    gossip[0] = '2';
+    gossip[sizeof gossip - 1] = '\0';
+    assert_verdict(rig_frame_hex(&r, &s, gossip), VERDICT_GOSSIP_UNSUPPORTED, "gossip");
+    server_set_peers(r.server, NULL);
+    assert_verdict(rig_frame_hex(&r, &s, "050001e2400009fbf1aabb"), VERDICT_RELAY_NO_ROUTE, "none");
+    rig_close(&r);
+}
+
+/* A client that shares a beacon's address and port (its TCP port is not that beacon's UDP port) is
+ * still a session. */
+static void test_session_at_a_beacons_endpoint(void **state)
+{
+    (void)state;
+    static struct peers p;
+    struct rig r;
+    rig_open_mesh(&r, 1, 100, 100, true);
+    rig_peers(&r, &p);
+    rig_route(&r, MAIL_ROUTES_SET, NODE_B, 2);
+    struct session s = rig_session(NODE_A, AT_PEER_1, ROUTE_SIGNED, 1);
+    assert_true(rig_here(&r, &s));
+    assert_verdict(rig_frame_hex(&r, &s, "050001e2400009fbf1aabb"), VERDICT_RELAY_TO_BEACON, "to");
+    rig_close(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -990,6 +1036,8 @@ int main(void)
         cmocka_unit_test(test_punch_budgets),
         cmocka_unit_test(test_punch_grant),
         cmocka_unit_test(test_expires),
+        cmocka_unit_test(test_sessions_and_beacons),
+        cmocka_unit_test(test_session_at_a_beacons_endpoint),
         cmocka_unit_test(test_talkers),
     };
     if (sodium_init() < 0)

@@ -1,14 +1,18 @@
 /* shard - the way between shards and the edge, on real sockets on loopback: a relay to a session
  * wakes the edge, the edge's sender reaches UDP from the service's address, letters are answered.
- */
+ * And sockets that outlive the shards: under steady traffic nothing is lost. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include "tests/rig.h"
 #include "shard/shard.h"
+#include "shard/sockets.h"
+#include "shard/steer.h"
 
 enum { WAIT_MS = 5000, UDP_NODE = 1, SESSION_NODE = 2 };
 
@@ -168,7 +172,7 @@ static void test_both_ways(void **state)
         b.edge_wake = dup(wake);
         assert_int_equal(shards_set_edge(b.shards, wake), 0);
         close(wake); /* the shards have their own */
-        b.sender = shards_sender_new(b.shards);
+        b.sender = shards_sender_new(b.shards, b.server->edge);
         assert_non_null(b.sender);
         bench_start(&b);
         session_register(&b);
@@ -264,13 +268,447 @@ static void test_bad_wake(void **state)
     bench_close(&b);
 }
 
+/* --- the mesh's socket --- */
+
+/* A server of `lanes` with the configuration, and its memory, which is to be freed. */
+static struct server *server_for(const struct config *c, unsigned lanes)
+{
+    static const uint8_t seed[64] = {5, 6, 7};
+    size_t size = server_size(c, lanes);
+    void *memory = aligned_alloc(64, size);
+    assert_non_null(memory);
+    memset(memory, 0, size);
+    return server_init(memory, c, lanes, &c->rules, seed);
+}
+
+static void config_for(struct config *c, const char *addr, const char *peers)
+{
+    config_init(c);
+    c->addr = endpoint_at(addr);
+    c->max_nodes = 1000;
+    c->io = IO_MMSG;
+    snprintf(c->peers, sizeof c->peers, "%s", peers);
+}
+
+static void test_mesh_socket(void **state)
+{
+    (void)state;
+    struct config *c = malloc(sizeof *c);
+    assert_non_null(c);
+    for (int mesh = 0; mesh < 2; mesh++) {
+        struct shards *shards;
+        struct shards_report report;
+        struct endpoint at;
+        const char *failed = "";
+        uint8_t got[2048];
+        config_for(c, "127.0.0.1:0", mesh ? "192.0.2.1:9001" : "");
+        struct server *server = server_for(c, 2);
+        assert_int_equal(shards_open(&shards, server, c, &report, &failed), 0);
+        int fd = shards_mesh_socket(shards);
+        assert_int_equal(fd >= 0, mesh);
+        assert_int_equal(shards_family(shards), AF_INET6);
+        assert_int_equal(shards_start(shards, &report, &failed), 0);
+        int udp = udp_open(&report.bound, &at);
+        uint8_t frame[1200] = {0x20, 1};
+        assert_int_equal(send(udp, frame, sizeof frame, 0), sizeof frame);
+        if (mesh) {
+            assert_true(readable(fd, WAIT_MS));
+            assert_int_equal(recv(fd, got, sizeof got, MSG_DONTWAIT), sizeof frame);
+        }
+        assert_int_equal(send(udp, (uint8_t[]){1, 0, 0, 0, 9}, 5, 0), 5); /* shards serve */
+        assert_true(readable(udp, WAIT_MS));
+        struct lane *l0 = server->lane[0], *l1 = server->lane[1];
+        shards_close(shards);
+        assert_int_equal(count_read(&l0->stats.received) + count_read(&l1->stats.received),
+                         mesh ? 1 : 2);
+        close(udp);
+        free(server);
+    }
+    free(c);
+}
+
+/* --- handing over --- */
+
+enum { GENERATIONS = 8, GENERATION_MS = 120, BURST = 20 };
+
+/* Sends numbered datagrams, half of them for an owner, half by flow, from a few sources. */
+struct traffic {
+    struct endpoint service;
+    unsigned burst; /* datagrams a millisecond */
+    _Atomic bool stop;
+    uint64_t sent;
+};
+
+static void *traffic_main(void *arg)
+{
+    struct traffic *t = arg;
+    int fd[4];
+    uint32_t n = 0;
+    struct endpoint at;
+    for (size_t i = 0; i < COUNT(fd); i++)
+        fd[i] = udp_open(&t->service, &at);
+    while (!t->stop) {
+        for (unsigned i = 0; i < t->burst; i++, n++) {
+            uint8_t bytes[16];
+            struct writer w = writer_of(bytes, sizeof bytes);
+            write_u8(&w, n & 1 ? MSG_DISCOVER : MSG_RELAY);
+            write_u32(&w, n / 2 + 1);
+            write_u64(&w, 77);
+            size_t len = n & 1 ? 5 : 13;
+            t->sent += send(fd[n % 4], bytes, len, 0) == (ssize_t)len;
+        }
+        usleep(1000);
+    }
+    for (size_t i = 0; i < COUNT(fd); i++)
+        close(fd[i]);
+    return NULL;
+}
+
+/* What the lanes of a stopped set have received; each datagram with a verdict. */
+static uint64_t books(const struct server *server)
+{
+    uint64_t received = 0, decided = 0;
+    for (unsigned i = 0; i < server->lane_count; i++) {
+        received += count_read(&server->lane[i]->stats.received);
+        for (int v = 0; v < VERDICT_COUNT; v++)
+            decided += count_read(&server->lane[i]->stats.verdict[v]);
+    }
+    assert_int_equal(received, decided);
+    return received;
+}
+
+/* The descriptors as another process would get them: same sockets, other numbers. */
+static unsigned descriptors_copy(const struct shards *s, int *fds)
+{
+    unsigned n = shards_descriptors(s, fds, SHARDS_DESCRIPTORS_MAX);
+    assert_true(n > 0);
+    for (unsigned i = 0; i < n; i++) {
+        fds[i] = dup(fds[i]);
+        assert_true(fds[i] >= 0);
+    }
+    return n;
+}
+
+/* One generation takes over from the one before, or opens; serves for a while and stops. */
+static struct shards *generation(const struct config *c, struct server *server, struct shards *old,
+                                 struct shards_report *report)
+{
+    struct shards *shards;
+    const char *failed = "";
+    int fds[SHARDS_DESCRIPTORS_MAX], err;
+    if (old) {
+        unsigned n = descriptors_copy(old, fds);
+        err = shards_adopt(&shards, server, c, fds, n, report, &failed);
+    } else {
+        err = shards_open(&shards, server, c, report, &failed);
+    }
+    if (err < 0 || shards_start(shards, report, &failed) < 0)
+        fail_msg("%s", failed);
+    if (old)
+        shards_close(old); /* its process ends: the sockets are ours too, so they stay */
+    /* Another key than the shards have: half of what is for an owner goes through a mailbox. */
+    assert_int_equal(shards_descriptors(shards, fds, SHARDS_DESCRIPTORS_MAX), 5);
+    assert_int_equal(steer_attach(fds[0], (struct owner_key){1, 3}, 2, true), 0);
+    /* Else the buffers were too small for this machine: no fair test. */
+    assert_int_equal(socket_drops(fds[0]), 0);
+    assert_int_equal(socket_drops(fds[1]), 0);
+    return shards;
+}
+
+static void generations(enum io_choice first, enum io_choice second)
+{
+    struct config *c = malloc(sizeof *c);
+    struct server *server[GENERATIONS];
+    struct shards *shards = NULL;
+    struct traffic t = {.sent = 0};
+    pthread_t thread;
+    uint64_t received = 0;
+    struct shards_report report;
+    assert_non_null(c);
+    config_for(c, "127.0.0.1:0", "192.0.2.1:9001");
+    for (int g = 0; g < GENERATIONS; g++) {
+        c->io = g & 1 ? second : first;
+        server[g] = server_for(c, 2);
+        shards = generation(c, server[g], shards, &report);
+        if (g == 0) {
+            c->addr.port = report.bound.port;
+            t.service = report.bound;
+            t.burst = report.receive_buffer >= 4 << 20 ? BURST : 2;
+            assert_int_equal(pthread_create(&thread, NULL, traffic_main, &t), 0);
+        }
+        usleep(GENERATION_MS * 1000);
+        if (g == GENERATIONS - 1) {
+            t.stop = true;
+            pthread_join(thread, NULL);
+            usleep(50000);
+        }
+        shards_stop(shards);
+    }
+    shards_close(shards);
+    for (int g = 0; g < GENERATIONS; g++) {
+        uint64_t n = books(server[g]);
+        assert_true(n > 0); /* each has served */
+        received += n;
+        free(server[g]);
+    }
+    assert_in_range(t.sent, 1000, UINT32_MAX);
+    assert_int_equal(received, t.sent);
+    free(c);
+}
+
+/* One port by itself, told to stop with datagrams on their way: each is handed out or still in the
+ * socket, and what comes later stays there. */
+static void stop_port(const struct io_port *port)
+{
+    enum { COUNT_BEFORE = 40, COUNT_AFTER = 5 };
+    struct lane_stats *stats = calloc(1, sizeof *stats);
+    struct arrival arrivals[IO_ARRIVALS_MAX];
+    struct endpoint at;
+    struct io *io;
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof name;
+    uint8_t bytes[8];
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_non_null(stats);
+    assert_int_equal(bind(fd, (struct sockaddr *)&name, len), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&name, &len), 0);
+    struct endpoint service = endpoint_of((uint8_t *)&name.sin_addr, 4, ntohs(name.sin_port));
+    int node = udp_open(&service, &at);
+    struct io_sockets sockets = {.family = AF_INET, .narrow = fd, .wide = fd};
+    int err = port->open(&io, &sockets, wake, stats);
+    if (err < 0) {
+        assert_ptr_equal(port, &io_uring_port); /* a host may refuse this one */
+        print_message("%s: %s\n", port->name, strerror(-err));
+        skip();
+    }
+    assert_int_equal(port->wait(io, arrivals, 0), 0); /* armed */
+    unsigned handed = 0, left = 0, waits = 0;
+    for (unsigned n = 0; n < COUNT_BEFORE; n++) {
+        assert_int_equal(send(node, "before", 6, 0), 6);
+        if (n == COUNT_BEFORE / 2) {
+            handed += port->wait(io, arrivals, 0);
+            port->recycle(io);
+        }
+    }
+    assert_true(handed > 0);
+    for (; !port->stop(io); waits++) {
+        assert_in_range(waits, 0, 10);
+        handed += port->wait(io, arrivals, SECOND_NS);
+        port->recycle(io);
+    }
+    assert_int_equal(waits > 0, port == &io_uring_port); /* one receive was armed */
+    assert_true(port->stop(io));
+    for (unsigned n = 0; n < COUNT_AFTER; n++)
+        assert_int_equal(send(node, "after", 5, 0), 5);
+    port->close(io);
+    while (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        left++;
+    assert_in_range(left, COUNT_AFTER, COUNT_BEFORE + COUNT_AFTER);
+    assert_int_equal(handed + left, COUNT_BEFORE + COUNT_AFTER);
+    assert_int_equal(count_read(&stats->receive_errors), 0);
+    close(fd);
+    close(wake);
+    close(node);
+    free(stats);
+}
+
+static void test_stop_uring(void **state)
+{
+    (void)state;
+    stop_port(&io_uring_port);
+}
+
+static void test_stop_mmsg(void **state)
+{
+    (void)state;
+    stop_port(&io_mmsg_port);
+}
+
+static void test_nothing_lost_uring(void **state)
+{
+    (void)state;
+    generations(IO_AUTO, IO_AUTO);
+}
+
+static void test_nothing_lost_mmsg(void **state)
+{
+    (void)state;
+    generations(IO_MMSG, IO_MMSG);
+}
+
+static void test_nothing_lost_between_ports(void **state)
+{
+    (void)state;
+    generations(IO_AUTO, IO_MMSG);
+}
+
+/* A successor that failed: the same shards go on. */
+static void test_started_again(void **state)
+{
+    (void)state;
+    static const enum io_choice ports[] = {IO_MMSG, IO_AUTO};
+    for (size_t i = 0; i < COUNT(ports); i++) {
+        struct bench b;
+        char reply[17];
+        bench_open(&b, ports[i], false);
+        snprintf(reply, sizeof reply, "02047f000001%04x", b.udp_at.port);
+        for (int n = 0; n < 3; n++) {
+            udp_send(&b, (uint8_t[]){1, 0, 0, 0, UDP_NODE}, 5); /* waits in the socket */
+            shards_wake(b.shards, 0);                           /* nobody there, no harm */
+            assert_false(readable(b.udp, 20));
+            bench_start(&b);
+            udp_expect(&b, reply);
+            udp_send(&b, (uint8_t[]){1, 0, 0, 0, UDP_NODE}, 5);
+            udp_expect(&b, reply);
+            shards_stop(b.shards);
+        }
+        shards_stop(b.shards); /* of stopped ones: nothing */
+        assert_int_equal(books(b.server), 6);
+        bench_close(&b);
+    }
+}
+
+/* What is not this configuration's set is refused, and stays the caller's. */
+enum misfit {
+    FITS,
+    FITS_WITH_PORT,
+    NO_LIST,
+    ONE_LESS,
+    ONE_MORE,
+    OTHER_SHARDS,
+    OTHER_ADDRESS,
+    OTHER_PORT,
+    WITHOUT_MESH,
+    SWAPPED,
+    TWICE,
+    NOT_A_SOCKET,
+    A_STREAM,
+    OF_A_STRANGER,
+};
+
+static void test_misfits(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        enum misfit misfit;
+        const char *failed; /* NULL: adopted */
+    } cases[] = {
+        {"any port", FITS, NULL},
+        {"this port", FITS_WITH_PORT, NULL},
+        {"nothing", NO_LIST, "inherited sockets: another number of shards, or mesh"},
+        {"one less", ONE_LESS, "inherited sockets: another number of shards, or mesh"},
+        {"one more", ONE_MORE, "inherited sockets: another number of shards, or mesh"},
+        {"other shards", OTHER_SHARDS, "inherited sockets: another number of shards, or mesh"},
+        {"no mesh", WITHOUT_MESH, "inherited sockets: another number of shards, or mesh"},
+        {"other address", OTHER_ADDRESS, "inherited sockets: another address"},
+        {"other port", OTHER_PORT, "inherited sockets: another address"},
+        {"narrow for wide", SWAPPED, "inherited sockets: not the sockets of a beacon"},
+        {"twice", TWICE, "inherited sockets: one of them twice"},
+        {"no socket", NOT_A_SOCKET, "inherited sockets: not the sockets of a beacon"},
+        {"TCP", A_STREAM, "inherited sockets: not the sockets of a beacon"},
+        {"of a stranger", OF_A_STRANGER, "inherited sockets: not the sockets of a beacon"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct config *c = malloc(sizeof *c);
+        struct shards *old, *shards = NULL;
+        struct shards_report report;
+        const char *failed = "";
+        int fds[SHARDS_DESCRIPTORS_MAX + 1], spare;
+        enum misfit m = cases[i].misfit;
+        assert_non_null(c);
+        config_for(c, "127.0.0.1:0", "192.0.2.1:9001");
+        struct server *first = server_for(c, 2);
+        assert_int_equal(shards_open(&old, first, c, &report, &failed), 0);
+        unsigned n = descriptors_copy(old, fds), given = n;
+        assert_int_equal(n, 5);
+        spare = m == A_STREAM || m == OF_A_STRANGER
+                    ? socket(AF_INET6, m == A_STREAM ? SOCK_STREAM : SOCK_DGRAM, 0)
+                    : open("/dev/null", O_RDONLY);
+        if (m == FITS_WITH_PORT || m == OTHER_PORT)
+            c->addr.port = (uint16_t)(report.bound.port ^ (m == OTHER_PORT));
+        if (m == OTHER_ADDRESS)
+            c->addr = endpoint_at("127.0.0.2:0");
+        if (m == WITHOUT_MESH)
+            c->peers[0] = '\0';
+        if (m == SWAPPED || m == TWICE) {
+            int last = fds[4];
+            fds[4] = fds[m == SWAPPED ? 0 : 3];
+            fds[m == SWAPPED ? 0 : 3] = m == SWAPPED ? last : fds[4];
+            if (m == TWICE)
+                close(last);
+        }
+        if (m == NOT_A_SOCKET || m == A_STREAM || m == OF_A_STRANGER)
+            dup2(spare, fds[2]);
+        if (m == ONE_MORE)
+            fds[5] = fds[4];
+        given = m == NO_LIST ? 0 : m == ONE_LESS ? 4 : m == ONE_MORE ? 6 : 5;
+        struct server *second = server_for(c, m == OTHER_SHARDS ? 3 : 2);
+        int err = shards_adopt(&shards, second, c, fds, given, &report, &failed);
+        if (cases[i].failed) {
+            assert_int_equal(err, -ESTALE);
+            assert_string_equal(failed, cases[i].failed);
+            for (unsigned k = 0; k < n; k++)
+                if (m != TWICE || k != 4)
+                    assert_int_equal(close(fds[k]), 0); /* still ours */
+        } else {
+            if (err < 0)
+                fail_msg("%s: %s", cases[i].name, failed);
+            shards_close(shards);
+            assert_int_equal(close(fds[0]), -1); /* were the set's */
+        }
+        close(spare);
+        shards_close(old);
+        free(first);
+        free(second);
+        free(c);
+    }
+}
+
+/* All families and both wildcards: what one opens, the next adopts. */
+static void test_addresses(void **state)
+{
+    (void)state;
+    static const char *const addresses[] = {"127.0.0.1:0", "0.0.0.0:0", "[::]:0", "[::1]:0"};
+    struct config *c = malloc(sizeof *c);
+    assert_non_null(c);
+    for (size_t i = 0; i < COUNT(addresses); i++) {
+        struct shards *old, *shards;
+        struct shards_report report;
+        const char *failed = "";
+        int fds[SHARDS_DESCRIPTORS_MAX];
+        config_for(c, addresses[i], "");
+        struct server *server = server_for(c, 3);
+        int err = shards_open(&old, server, c, &report, &failed);
+        if (err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) {
+            print_message("%s: this host has no IPv6\n", addresses[i]);
+            free(server);
+            continue;
+        }
+        assert_int_equal(err, 0);
+        unsigned n = descriptors_copy(old, fds);
+        assert_int_equal(n, 6);
+        assert_int_equal(shards_descriptors(old, fds + n, n - 1), 0); /* all or nothing */
+        if (shards_adopt(&shards, server, c, fds, n, &report, &failed) < 0)
+            fail_msg("%s: %s", addresses[i], failed);
+        shards_close(shards);
+        shards_close(old);
+        free(server);
+    }
+    free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_ways),
-        cmocka_unit_test(test_books),
-        cmocka_unit_test(test_without_sessions),
-        cmocka_unit_test(test_bad_wake),
+        cmocka_unit_test(test_both_ways),         cmocka_unit_test(test_books),
+        cmocka_unit_test(test_without_sessions),  cmocka_unit_test(test_bad_wake),
+        cmocka_unit_test(test_mesh_socket),       cmocka_unit_test(test_stop_uring),
+        cmocka_unit_test(test_stop_mmsg),         cmocka_unit_test(test_nothing_lost_uring),
+        cmocka_unit_test(test_nothing_lost_mmsg), cmocka_unit_test(test_nothing_lost_between_ports),
+        cmocka_unit_test(test_started_again),     cmocka_unit_test(test_misfits),
+        cmocka_unit_test(test_addresses),
     };
     if (sodium_init() < 0)
         return 1;

@@ -7,7 +7,7 @@
 #include "tests/rig.h"
 #include "shard/steer.h"
 
-enum { SHARDS = 4, EXTRAS = 2, MEMBERS = SHARDS + EXTRAS };
+enum { SHARDS = 4, EXTRAS = 2, MEMBERS = SHARDS + EXTRAS, MESH = SHARDS };
 
 static const struct owner_key key = {.add = 0x5bd1e995, .multiply = 0x1b873593};
 
@@ -20,10 +20,12 @@ struct address {
     socklen_t len;
 };
 
-/* The group: the first SHARDS receive, the others only send. */
+/* The group: the first SHARDS receive, and with a mesh the one behind them; the others only send.
+ */
 struct members {
     int fd[MEMBERS];
     uint16_t port;
+    bool mesh;
 };
 
 static struct address loopback(int family, bool any, uint16_t port)
@@ -56,13 +58,14 @@ static int socket_at(int family, bool shared, struct address *a)
     return fd;
 }
 
-static void members_open(struct members *m, int family)
+static void members_open(struct members *m, int family, bool mesh)
 {
     struct address a = loopback(family, true, 0);
     for (int i = 0; i < MEMBERS; i++)
         m->fd[i] = socket_at(family, true, &a);
     m->port = ntohs(family == AF_INET ? a.v4.sin_port : a.v6.sin6_port);
-    assert_int_equal(steer_attach(m->fd[0], key, SHARDS), 0);
+    m->mesh = mesh;
+    assert_int_equal(steer_attach(m->fd[0], key, SHARDS, mesh), 0);
 }
 
 static void members_close(struct members *m)
@@ -120,14 +123,15 @@ static bool has_ipv6(void)
 static void each_family(void (*test)(struct members *m, int sender, int family))
 {
     bool six = has_ipv6();
-    for (size_t f = 0; f < COUNT(families); f++) {
+    for (size_t n = 0; n < 2 * COUNT(families); n++) {
         struct members m;
+        size_t f = n / 2;
         if (families[f].group == AF_INET6 && !six) {
             print_message("%s: this host has no IPv6\n", families[f].name);
             continue;
         }
         struct address from = loopback(families[f].source, false, 0);
-        members_open(&m, families[f].group);
+        members_open(&m, families[f].group, n & 1);
         int sender = socket_at(families[f].source, false, &from);
         test(&m, sender, families[f].source);
         close(sender);
@@ -183,7 +187,7 @@ static void flow_stays(struct members *m, int sender, int family)
         {"short DiscoverEx", 4, {8, 9, 9, 9}},
         {"short punch", 4, {3, 7, 7, 7}},
         {"STUN", 12, {0, 1}},
-        {"Sync", 12, {7}},
+        {"relayed", 12, {6}},
         {"for nodes", 12, {2, 4}},
         {"unknown", 12, {0x50, 'I', 'L', 'P'}},
     };
@@ -214,6 +218,76 @@ static void test_flow(void **state)
     each_family(flow_stays);
 }
 
+/* Gossip by its first byte, whatever its length and source; without a mesh it goes by flow. */
+static void mesh_gets_gossip(struct members *m, int sender, int family)
+{
+    static const struct {
+        const char *name;
+        size_t len;
+        uint8_t bytes[12];
+        bool gossip;
+    } cases[] = {
+        {"sealed", 12, {0x20, 1, 2, 3, 4}, true},
+        {"sealed, as long as a Discover", 5, {0x20, 1, 2, 3, 4}, true},
+        {"sealed, shorter than a Discover", 4, {0x20, 1, 2, 3}, true},
+        {"sealed, the type alone", 1, {0x20}, true},
+        {"Sync", 12, {7, 0, 0, 0, 1}, true},
+        {"Sync, shorter than a Discover", 4, {7, 0, 0, 0}, true},
+        {"Sync, the type alone", 1, {7}, true},
+        {"empty", 0, {0}, false},
+        {"below sealed", 12, {0x1f, 1, 2, 3, 4}, false},
+        {"above sealed", 12, {0x21, 1, 2, 3, 4}, false},
+        {"below Sync", 12, {6, 0, 0, 0, 1}, false},
+        {"above Sync", 12, {8, 0, 0, 0, 1}, false},
+        {"Discover of an id like gossip", 5, {1, 0x20, 0x20, 0x20, 0x20}, false},
+        {"Discover of an id like Sync", 5, {1, 7, 7, 7, 7}, false},
+        {"relay", 12, {5, 0, 0, 0, 0x20, 0, 0, 0, 7}, false},
+        {"STUN", 12, {0, 1}, false},
+    };
+    uint8_t long_frame[200] = {0x20};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        int at = deliver(m, sender, family, cases[i].bytes, cases[i].len);
+        if (cases[i].gossip && m->mesh ? at != MESH : at >= SHARDS)
+            fail_msg("%s: socket %d, %s mesh", cases[i].name, at, m->mesh ? "with" : "without");
+    }
+    assert_int_equal(deliver(m, sender, family, long_frame, sizeof long_frame) == MESH, m->mesh);
+    for (int n = 0; n < 50; n++) { /* of any source */
+        struct address from = loopback(family, false, 0);
+        int fd = socket_at(family, false, &from);
+        assert_int_equal(deliver(m, fd, family, cases[0].bytes, cases[0].len) == MESH, m->mesh);
+        close(fd);
+    }
+}
+
+static void test_mesh(void **state)
+{
+    (void)state;
+    each_family(mesh_gets_gossip);
+}
+
+/* A new program takes the old one's place, and what waits in the sockets stays there. */
+static void test_attached_again(void **state)
+{
+    (void)state;
+    struct members m;
+    struct owner_key other = {.add = 0x12345678, .multiply = 0x9e3779b1};
+    struct address from = loopback(AF_INET, false, 0);
+    uint8_t bytes[5] = {MSG_DISCOVER, 0, 0, 0, 0};
+    members_open(&m, AF_INET, true);
+    int sender = socket_at(AF_INET, false, &from);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        struct owner_key now = turn ? other : key;
+        assert_int_equal(steer_attach(m.fd[MEMBERS - 1], now, SHARDS, true), 0); /* any member */
+        for (unsigned n = 0; n < 200; n++) {
+            bytes[4] = (uint8_t)n;
+            assert_int_equal(deliver(&m, sender, AF_INET, bytes, sizeof bytes),
+                             route_owner(now, n, SHARDS));
+        }
+    }
+    close(sender);
+    members_close(&m);
+}
+
 /* One shard: everything is its own. */
 static void test_one_shard(void **state)
 {
@@ -222,7 +296,7 @@ static void test_one_shard(void **state)
     int one = socket_at(AF_INET, true, &a), two = socket_at(AF_INET, true, &a);
     int sender = socket_at(AF_INET, false, &from);
     struct members m = {.port = ntohs(a.v4.sin_port)};
-    assert_int_equal(steer_attach(one, key, 1), 0);
+    assert_int_equal(steer_attach(one, key, 1, false), 0);
     m.fd[0] = one;
     for (int i = 1; i < MEMBERS; i++)
         m.fd[i] = i == 1 ? two : -1; /* poll skips negative descriptors */
@@ -238,16 +312,15 @@ static void test_one_shard(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    assert_int_equal(steer_attach(-1, key, SHARDS), -EBADF);
+    assert_int_equal(steer_attach(-1, key, SHARDS, false), -EBADF);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_owner),
-        cmocka_unit_test(test_flow),
-        cmocka_unit_test(test_one_shard),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_owner),     cmocka_unit_test(test_flow),
+        cmocka_unit_test(test_mesh),      cmocka_unit_test(test_attached_again),
+        cmocka_unit_test(test_one_shard), cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include "server/server.h"
 #include "wss/edge.h"
+#include "wss/mesh_view.h"
 #include "wss/probe.h"
 #include "wss/tls.h"
 
@@ -44,6 +45,7 @@ struct admin {
     const struct edge *edge;        /* for their counters, and may be set after edge_open; */
     const struct bridge *bridge;    /* NULL where there is none */
     const struct keys *keys;
+    struct mesh_view *mesh; /* NULL: standalone */
 
     /* The main thread writes, the edge reads. */
     _Atomic bool private_allowed; /* allow-private is not "no": shown in /readyz */

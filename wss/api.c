@@ -230,6 +230,7 @@ static const struct api_row rows[] = {
     {"/v1/nodes/", true, "GET, HEAD", api_node, NULL, NULL},
     {"/v1/talkers", false, "GET, HEAD", api_talkers, NULL, NULL},
     {"/v1/sessions", false, "GET, HEAD", api_sessions, NULL, NULL},
+    {"/v1/peers", false, "GET, HEAD", api_peers, NULL, NULL},
     {"/v1/reload", false, "POST", NULL, command_reload, NULL},
     {"/v1/drain", false, "POST", NULL, command_drain, "on"},
     {"/v1/log-level", false, "POST", NULL, command_log_level, "level"},

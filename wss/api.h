@@ -5,6 +5,7 @@
  *   GET  /v1/nodes?limit=&after=   registered nodes, a page at a time;  GET /v1/nodes/ID  one
  *   GET  /v1/talkers          who relays most, estimated over the last 10 s
  *   GET  /v1/sessions?limit=&after=  WebSocket sessions
+ *   GET  /v1/peers            other beacons, ourselves first
  *   GET  /v1/events           server-sent events: "status" each second, "event" as things happen
  *   POST /v1/drain {"on":true}, /v1/reload {}, /v1/log-level {"level":"debug"},
  *        /v1/notify {"node_id":N}

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <time.h>
 #include "proto/json.h"
+#include "wss/api_mesh.h"
 #include "wss/api_pages.h"
 #include "wss/totals.h"
 
@@ -143,21 +144,19 @@ static void write_verdicts(struct json *j, const struct totals *t)
     json_end(j);
 }
 
-static void write_totals(struct json *j, const struct server *s)
+static void write_totals(struct json *j, const struct totals *t)
 {
-    struct totals t;
-    totals_read(s, &t);
     json_open_object(j, "nodes");
-    json_uint(j, "udp4", t.nodes_v4);
-    json_uint(j, "udp6", t.nodes_v6);
-    json_uint(j, "wss", t.nodes_stream);
-    json_uint(j, "capacity", t.capacity);
+    json_uint(j, "udp4", t->nodes_v4);
+    json_uint(j, "udp6", t->nodes_v6);
+    json_uint(j, "wss", t->nodes_stream);
+    json_uint(j, "capacity", t->capacity);
     json_end(j);
-    write_traffic(j, "received", t.received, t.received_bytes);
-    write_traffic(j, "sent", t.sent, t.sent_bytes);
-    json_uint(j, "relayed", totals_relayed(&t));
-    json_uint(j, "kernel_drops", t.kernel_drops);
-    write_verdicts(j, &t);
+    write_traffic(j, "received", t->received, t->received_bytes);
+    write_traffic(j, "sent", t->sent, t->sent_bytes);
+    json_uint(j, "relayed", totals_relayed(t));
+    json_uint(j, "kernel_drops", t->kernel_drops);
+    write_verdicts(j, t);
 }
 
 static void write_reload(struct json *j, struct admin *a)
@@ -252,26 +251,25 @@ static void write_keys(struct json *j, const struct keys *k)
 int api_status(FILE *out, struct api *a, const struct http_request *q)
 {
     (void)q;
+    struct totals t;
     struct json j = json_of(out);
+    totals_read(a->admin->server, &t);
     json_open_object(&j, NULL);
     write_state(&j, a->admin);
-    write_totals(&j, a->admin->server);
+    write_totals(&j, &t);
     write_reload(&j, a->admin);
     write_certificates(&j, a->admin);
     write_wss(&j, a->bridge);
     write_http(&j, a->admin->edge, a->streams.count);
     write_keys(&j, a->admin->keys);
-    json_open_object(&j, "mesh");
-    json_text(&j, "mode", "standalone");
-    json_open_array(&j, "peers");
-    json_end(&j);
-    json_end(&j);
+    mesh_write_status(&j, a->admin->mesh, t.nodes_beacon);
     json_end(&j);
     return 200;
 }
 
 /* --- nodes --- */
 
+/* How well a node is proven, here or where it is. */
 static const char *class_text(unsigned class_)
 {
     return class_ == ROUTE_KEYED ? "keyed" : class_ == ROUTE_SIGNED ? "signed" : "unverified";
@@ -284,30 +282,31 @@ static const char *transport_text(const struct route *r)
     return endpoint_is_v4(&r->at) ? "udp4" : "udp6";
 }
 
-static void write_endpoint(struct json *j, const char *name, const struct endpoint *e)
-{
-    char text[ENDPOINT_TEXT_MAX];
-    json_text(j, name, endpoint_format(e, text));
-}
-
 /* What a walk over the table writes to. */
 struct node_list {
     struct json j;
+    struct mesh_view *mesh;
     uint32_t now_s;
     uint64_t count;
 };
 
+/* Where a node is, and for how long silent, only the beacon that has it knows. */
 static void write_node(const struct route *r, void *arg)
 {
+    static const struct endpoint unknown;
     struct node_list *l = arg;
+    bool here = r->class_ != ROUTE_BEACON;
     json_open_object(&l->j, NULL);
     json_uint(&l->j, "node_id", r->id);
-    write_endpoint(&l->j, "endpoint", &r->at);
-    json_text(&l->j, "transport", transport_text(r));
-    json_text(&l->j, "class", class_text(r->class_));
-    json_bool(&l->j, "key", r->flags & ROUTE_HAS_KEY);
-    /* The owner may have heard it after we looked at the clock. */
-    json_uint(&l->j, "silent_s", r->seen_s < l->now_s ? l->now_s - r->seen_s : 0);
+    mesh_write_endpoint(&l->j, "endpoint", here ? &r->at : &unknown);
+    json_text(&l->j, "transport", here ? transport_text(r) : "beacon");
+    json_text(&l->j, "class", class_text(here ? r->class_ : route_beacon_class(r)));
+    json_bool(&l->j, "key", here && r->flags & ROUTE_HAS_KEY);
+    if (here) /* its owner may have heard it after we looked at the clock */
+        json_uint(&l->j, "silent_s", r->seen_s < l->now_s ? l->now_s - r->seen_s : 0);
+    else
+        json_text(&l->j, "silent_s", NULL);
+    mesh_write_beacon(&l->j, l->mesh, r);
     json_end(&l->j);
     l->count++;
 }
@@ -324,7 +323,7 @@ int api_nodes(FILE *out, struct api *a, const struct http_request *q)
     struct range range;
     if (!read_range(q->query, true, &range))
         return range_bad(out);
-    struct node_list list = {.j = json_of(out), .now_s = clock_s()};
+    struct node_list list = {.j = json_of(out), .mesh = a->admin->mesh, .now_s = clock_s()};
     uint32_t row = (uint32_t)range.after, looked = 0;
     unsigned lane = (unsigned)range.lane;
     json_open_object(&list.j, NULL);
@@ -354,18 +353,18 @@ int api_node(FILE *out, struct api *a, const struct http_request *q)
         fputs("a node id is a number up to 4294967295", out);
         return 400;
     }
-    if (!server_find(a->admin->server, (uint32_t)node_id, &r)) {
+    if (!server_find_way(a->admin->server, (uint32_t)node_id, &r)) {
         fputs("no such node is registered", out);
         return 404;
     }
-    struct node_list one = {.j = json_of(out), .now_s = clock_s()};
+    struct node_list one = {.j = json_of(out), .mesh = a->admin->mesh, .now_s = clock_s()};
     write_node(&r, &one);
     return 200;
 }
 
 /* --- talkers --- */
 
-enum { TALKERS_ALL = (CONFIG_SHARDS_MAX + 1) * TALKERS_MAX };
+enum { TALKERS_ALL = (CONFIG_SHARDS_MAX + 2) * TALKERS_MAX }; /* with the edge's and the mesh's */
 
 struct talker_list {
     unsigned count;
@@ -374,7 +373,7 @@ struct talker_list {
 
 static void talkers_add(struct talker_list *l, const struct lane *lane)
 {
-    if (lane && lane->talkers)
+    if (lane->talkers)
         l->count += talkers_read(lane->talkers, l->of + l->count);
 }
 
@@ -417,9 +416,8 @@ int api_talkers(FILE *out, struct api *a, const struct http_request *q)
     if (!l)
         return 500;
     l->count = 0;
-    for (unsigned i = 0; i < s->lane_count; i++)
-        talkers_add(l, s->lane[i]);
-    talkers_add(l, s->edge);
+    for (unsigned i = 0; i < server_lanes(s); i++)
+        talkers_add(l, server_lane(s, i));
     talkers_merge(l);
     struct json j = json_of(out);
     json_open_object(&j, NULL);
@@ -428,7 +426,7 @@ int api_talkers(FILE *out, struct api *a, const struct http_request *q)
     for (unsigned i = 0; i < l->count && i < API_TALKERS_MAX; i++) {
         json_open_object(&j, NULL);
         json_uint(&j, "node_id", l->of[i].node_id);
-        write_endpoint(&j, "endpoint", &l->of[i].from);
+        mesh_write_endpoint(&j, "endpoint", &l->of[i].from);
         json_uint(&j, "packets", l->of[i].packets);
         json_uint(&j, "bytes", l->of[i].bytes);
         json_end(&j);
@@ -446,7 +444,7 @@ static void write_session(const struct bridge_session *s, void *arg)
     struct json *j = arg;
     json_open_object(j, NULL);
     json_uint(j, "node_id", s->node_id);
-    write_endpoint(j, "endpoint", &s->from);
+    mesh_write_endpoint(j, "endpoint", &s->from);
     json_text(j, "class", class_text(s->class_));
     json_uint(j, "auth_version", s->auth_version);
     json_bool(j, "tls", s->tls);

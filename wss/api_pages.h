@@ -19,7 +19,7 @@ void api_refuse(struct edge_response *r, int status, const char *why);
  * plain text instead. */
 typedef int api_page(FILE *out, struct api *a, const struct http_request *q);
 
-api_page api_status, api_nodes, api_node, api_talkers, api_sessions;
+api_page api_status, api_nodes, api_node, api_talkers, api_sessions, api_peers;
 
 /* /v1/events. */
 void api_events(struct api *a, const struct http_request *q, struct edge_response *r);

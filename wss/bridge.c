@@ -34,7 +34,7 @@ static struct member **chain_of(const struct bridge *b, uint32_t node_id)
     return &b->map[siphash_u32(&b->key, node_id) & b->map_mask];
 }
 
-struct member *member_find(const struct bridge *b, uint32_t node_id)
+struct member *bridge_member(const struct bridge *b, uint32_t node_id)
 {
     struct member *p = *chain_of(b, node_id);
     while (p && p->session.node_id != node_id)
@@ -96,7 +96,7 @@ static bool handed_over(struct bridge *b, struct lane *l, const struct conn_turn
     for (int n = 0; n < HANDED_A_TURN; n++) {
         if (!handoff_peek(l->handoff, &m))
             return false;
-        struct member *p = member_find(b, m.node_id);
+        struct member *p = bridge_member(b, m.node_id);
         if (p && p->state == MEMBER_OPEN) {
             member_say(p, turn, WEBSOCKET_BINARY, m.bytes, m.len);
             p->frames_out++;
@@ -263,13 +263,15 @@ static void drain_turn(struct bridge *b, const struct conn_turn *turn)
     if (wanted == b->drains)
         return;
     b->drains = wanted;
+    if (wanted)
+        mesh_farewell(b->config.mesh, b->farewell);
     uint64_t spread_ns =
         atomic_load_explicit(&b->drain_spread_ms, memory_order_relaxed) * UINT64_C(1000000);
     unsigned nth = 0, all = b->members + 1;
     for (unsigned i = 0; i < b->config.sessions_max; i++) {
         struct member *p = b->places[i].member;
         if (p)
-            member_leave(p, wanted ? turn->now_ns + spread_ns / all * nth++ + 1 : 0);
+            member_end(p, wanted ? turn->now_ns + spread_ns / all * nth++ + 1 : 0);
     }
 }
 
@@ -295,9 +297,8 @@ uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn)
     for (; answers < ANSWERS_A_TURN && keys_take(b->keys, turn->now_ns, &answer); answers++)
         key_arrived(b, turn, &answer);
     bool more = answers == ANSWERS_A_TURN;
-    for (unsigned i = 0; i < s->lane_count; i++)
-        more |= handed_over(b, s->lane[i], turn);
-    more |= handed_over(b, s->edge, turn);
+    for (unsigned i = 0; i < server_lanes(s); i++)
+        more |= handed_over(b, server_lane(s, i), turn);
     server_begin(s->edge);
     udp_flush(b);
     bridge_wake(b);

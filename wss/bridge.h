@@ -15,6 +15,7 @@
 #include "wss/conn.h"
 #include "wss/events.h"
 #include "wss/keys.h"
+#include "wss/mesh_view.h"
 
 enum {
     BRIDGE_AUTH_SECONDS = 10, /* so no challenge is ever older */
@@ -34,6 +35,7 @@ struct bridge_udp {
 struct bridge_config {
     struct server *server; /* has an edge lane */
     struct events *events;
+    struct mesh_view *mesh; /* where sessions may go in a drain; NULL: nowhere to name */
     struct bridge_udp udp;
     uint32_t beacon_id;
     unsigned sessions_max;
@@ -51,7 +53,8 @@ edge_handler bridge_http; /* arg is the bridge: /v1/compat, /health, 404 for all
  * wants to be called again. */
 uint64_t bridge_turn(struct bridge *b, const struct conn_turn *turn);
 /* Any thread. On: new sessions get 503, those that are there are closed with 1001 "beacon shutting
- * down", spread over `spread_ms`. Off: takes it back for those that are still there. */
+ * down", and the addresses of beacons that take them, spread over `spread_ms`. Off: takes it back
+ * for those that are still there. */
 void bridge_drain(struct bridge *b, bool on, unsigned spread_ms);
 
 struct bridge_session {

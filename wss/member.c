@@ -51,7 +51,7 @@ static bool auth_failed(struct member *p, const struct conn_turn *turn, _Atomic 
 /* One session an id: the newer one is where the node is now. */
 static void replace(struct bridge *b, uint32_t node_id, const struct conn_turn *turn)
 {
-    struct member *old = member_find(b, node_id);
+    struct member *old = bridge_member(b, node_id);
     if (!old)
         return;
     bridge_map_remove(b, old);
@@ -234,7 +234,7 @@ static bool member_expired(struct conn *c, void *state, const struct conn_turn *
     if (p->state != MEMBER_OPEN)
         return p->state == MEMBER_CLOSING ? false : auth_failed(p, turn, &b->stats.auth_timeouts);
     if (p->leave_ns != 0 && turn->now_ns >= p->leave_ns)
-        return member_close(p, turn, WEBSOCKET_GOING_AWAY, "beacon shutting down");
+        return member_close(p, turn, WEBSOCKET_GOING_AWAY, b->farewell);
     if (quiet_ns >= (BRIDGE_PING_SECONDS + BRIDGE_SILENCE_SECONDS) * NS_PER_S) {
         count_add(&b->stats.idle, 1);
         return member_close(p, turn, WEBSOCKET_GOING_AWAY, "silent");
@@ -327,7 +327,7 @@ void member_keys_changed(struct member *p, const struct conn_turn *turn)
     conn_end(p->conn, turn);
 }
 
-void member_leave(struct member *p, uint64_t at_ns)
+void member_end(struct member *p, uint64_t at_ns)
 {
     if (p->state != MEMBER_OPEN)
         return;

@@ -64,6 +64,7 @@ struct bridge {
     struct member *oldest, *newest; /* of those that are not authenticated yet */
     unsigned stale_left; /* this turn may send so many letters about rows without a session */
     bool drains;         /* what the edge's thread knows of the two below */
+    char farewell[MESH_FAREWELL_MAX]; /* for those that a drain sends away, as of its begin */
     struct bridge_stats stats;
 
     _Atomic bool drain_wanted;
@@ -84,11 +85,11 @@ void member_say(struct member *p, const struct conn_turn *turn, enum websocket_o
  * id it gives to another key. */
 void member_keys_changed(struct member *p, const struct conn_turn *turn);
 /* Must leave at that time, 0: may stay. */
-void member_leave(struct member *p, uint64_t at_ns);
+void member_end(struct member *p, uint64_t at_ns);
 
 /* --- of bridge.c, for members --- */
 
-struct member *member_find(const struct bridge *b, uint32_t node_id);
+struct member *bridge_member(const struct bridge *b, uint32_t node_id);
 void bridge_map_add(struct bridge *b, struct member *p);
 void bridge_map_remove(struct bridge *b, struct member *p);
 /* Joins and leaves those that are not authenticated yet. */

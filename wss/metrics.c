@@ -8,29 +8,13 @@
 #include "wss/bridge.h"
 #include "wss/keys.h"
 #include "wss/metrics.h"
+#include "wss/metrics_text.h"
 #include "wss/totals.h"
 
 /* X(field): the counters that are a row per shard, because a single bad shard is what they show. */
 #define PER_SHARD(X) X(kernel_drops) X(batches) X(arrivals) X(send_messages) X(rearms) X(ticks)
 
 /* --- the text format --- */
-
-static void write_head(FILE *out, const char *name, const char *type, const char *help)
-{
-    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-}
-
-static void write_gauge(FILE *out, const char *name, const char *help, uint64_t value)
-{
-    write_head(out, name, "gauge", help);
-    fprintf(out, "%s %" PRIu64 "\n", name, value);
-}
-
-static void write_counter(FILE *out, const char *name, const char *help, uint64_t value)
-{
-    write_head(out, name, "counter", help);
-    fprintf(out, "%s %" PRIu64 "\n", name, value);
-}
 
 /* Values are divided by `scale` to come out in base units. Buckets are cumulative in the text. */
 static void write_histogram(FILE *out, const char *name, const char *help,
@@ -116,9 +100,11 @@ static void write_per_shard(FILE *out, const char *name, const char *help, const
         const void *at = (const char *)&s->lane[i]->stats + field;
         fprintf(out, "%s{shard=\"%u\"} %" PRIu64 "\n", name, i, count_read(at));
     }
-    if (s->edge) {
-        const void *at = (const char *)&s->edge->stats + field;
-        fprintf(out, "%s{shard=\"edge\"} %" PRIu64 "\n", name, count_read(at));
+    for (unsigned i = s->lane_count; i < server_lanes(s); i++) {
+        const struct lane *l = server_lane(s, i);
+        const void *at = (const char *)&l->stats + field;
+        fprintf(out, "%s{shard=\"%s\"} %" PRIu64 "\n", name, l == s->edge ? "edge" : "mesh",
+                count_read(at));
     }
 }
 
@@ -337,6 +323,7 @@ void metrics_write(FILE *out, struct admin *a)
     write_state(out, a);
     write_certificates(out, a);
     write_nodes(out, &t);
+    metrics_write_mesh(out, a, t.nodes_beacon);
     write_verdicts(out, &t);
     write_lanes(out, &t, a->server);
     write_http(out, a->edge);

@@ -9,5 +9,7 @@
  * enums of ours, and the names of our certificates. Reads the
  * lanes' counters without stopping them: one scrape is not one moment. */
 void metrics_write(FILE *out, struct admin *a);
+/* A part of it: the mesh. `routes`: nodes of other beacons in the table. */
+void metrics_write_mesh(FILE *out, const struct admin *a, uint64_t routes);
 
 #endif

@@ -19,7 +19,7 @@ static void lane_add(struct totals *t, const struct lane *l)
     histogram_sum(&t->batch_seconds, &s->batch_seconds);
 }
 
-/* The edge's lane owns no node: it has counters only. */
+/* The lanes of the edge and the mesh own no node: they have counters only. */
 void totals_read(const struct server *s, struct totals *ret)
 {
     *ret = (struct totals){.nodes_v4 = 0};
@@ -29,8 +29,9 @@ void totals_read(const struct server *s, struct totals *ret)
         ret->nodes_v4 += count_read(&l->stats.nodes_v4);
         ret->nodes_v6 += count_read(&l->stats.nodes_v6);
         ret->nodes_stream += count_read(&l->stats.nodes_stream);
+        ret->nodes_beacon += count_read(&l->stats.nodes_beacon);
         ret->capacity += route_capacity(l->routes); /* fixed at start: safe from any thread */
     }
-    if (s->edge)
-        lane_add(ret, s->edge);
+    for (unsigned i = s->lane_count; i < server_lanes(s); i++)
+        lane_add(ret, server_lane(s, i));
 }

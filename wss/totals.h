@@ -1,4 +1,4 @@
-/* totals - the counters of all lanes, added up: those of the shards and of the edge's own.
+/* totals - the counters of all lanes, added up: the shards', the edge's and the mesh's.
  *
  * Reads the lanes without stopping them, so one reading is not one moment. Any thread. */
 #ifndef BEACON_WSS_TOTALS_H
@@ -16,6 +16,7 @@ struct totals {
     LANE_COUNTERS(X)
 #undef X
     uint64_t nodes_v4, nodes_v6, nodes_stream, capacity;
+    uint64_t nodes_beacon; /* that other beacons have */
     struct totals_histogram batch_packets, batch_seconds;
 };
 
@@ -24,7 +25,8 @@ void totals_read(const struct server *s, struct totals *ret);
 /* Relays that were sent on, whoever sent them. */
 static inline uint64_t totals_relayed(const struct totals *t)
 {
-    return t->verdict[VERDICT_RELAY_FORWARDED] + t->verdict[VERDICT_RELAY_FORWARDED_UNPROVEN];
+    return t->verdict[VERDICT_RELAY_FORWARDED] + t->verdict[VERDICT_RELAY_FORWARDED_UNPROVEN] +
+           t->verdict[VERDICT_RELAY_TO_BEACON] + t->verdict[VERDICT_RELAY_FROM_BEACON];
 }
 
 #endif

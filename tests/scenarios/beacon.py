@@ -168,7 +168,7 @@ class Beacon:
     def get(self, path, listener="health", method="GET"):
         host, port = self.at[listener][0]
         with lab.inside(self.space):
-            connection = http.client.HTTPConnection(host, port, timeout=5)
+            connection = http.client.HTTPConnection(host, port, timeout=frame.PATIENCE)
             try:
                 connection.request(method, path)
                 answer = connection.getresponse()
@@ -206,7 +206,7 @@ class Beacon:
     def counts(self, kind, reason, want, outcome=None):
         """Waits until the verdict was given so often; more is a failure."""
         seen = None
-        end = time.monotonic() + (6 if frame.SLOW else 2)
+        end = time.monotonic() + frame.PATIENCE
         while time.monotonic() < end:
             seen = self.verdict(kind, reason, outcome)
             if seen >= want:
@@ -216,7 +216,7 @@ class Beacon:
 
     def nodes(self, want, what, **labels):
         """The gauge of nodes, which a shard sets when it has sent its answers. More is a failure too."""
-        seen, end = None, time.monotonic() + (6 if frame.SLOW else 2)
+        seen, end = None, time.monotonic() + frame.PATIENCE
         while time.monotonic() < end and seen != want:
             time.sleep(0.02)
             seen = self.metric("beacon_nodes", **labels)
@@ -224,7 +224,7 @@ class Beacon:
 
     def check_balance(self):
         """Every datagram that was received got exactly one verdict."""
-        end = time.monotonic() + 2
+        end = time.monotonic() + frame.PATIENCE
         while True:
             samples = self.samples()
             received = sum(v for n, _, v in samples if n == "beacon_received_packets_total")
@@ -243,5 +243,6 @@ class Beacon:
 def run(build, *flags, env=None, preexec=None, seconds=10):
     """For runs that end by themselves: (exit code, stdout, stderr)."""
     done = subprocess.run([os.path.join(build, "beacon")] + list(flags), capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, env=environment(env), preexec_fn=preexec, timeout=seconds)
+                          stdin=subprocess.DEVNULL, env=environment(env), preexec_fn=preexec,
+                          timeout=seconds * (3 if frame.SLOW else 1))
     return done.returncode, done.stdout, done.stderr

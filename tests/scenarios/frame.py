@@ -13,6 +13,8 @@ from . import beacon as beacon_module
 BUILD = os.environ.get("B", "build")
 # Sanitized programs are several times slower: loads are smaller there, bounds on time wider.
 SLOW = os.environ.get("BEACON_SLOW") == "1" or os.path.basename(BUILD.rstrip("/")) in ("asan", "tsan")
+# For what must come: long, since only a failure waits for all of it, and a busy host is no failure.
+PATIENCE = 15 if SLOW else 5
 PORTS = ("uring", "mmsg")
 
 

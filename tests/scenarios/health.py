@@ -4,7 +4,7 @@ import socket
 import subprocess
 
 from . import lab
-from .frame import Failure, equal, scenario, true
+from .frame import SLOW, Failure, equal, scenario, true
 from .wire import A, B, Node, punch, relay, stun
 
 
@@ -81,7 +81,7 @@ def talk(b, request, pieces=1):
                 if not more:
                     return got, True
                 got += more
-                tcp.settimeout(0.2)
+                tcp.settimeout(0.6 if SLOW else 0.2)
         except TimeoutError:
             return got, False
         except ConnectionResetError:

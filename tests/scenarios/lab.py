@@ -7,10 +7,12 @@ runner calls it after every scenario, failed or not.
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import resource
 import struct
 import subprocess
+import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
@@ -20,6 +22,20 @@ def ip(*words):
     done = subprocess.run(("ip",) + words, capture_output=True, text=True)
     if done.returncode:
         raise OSError("ip %s: %s" % (" ".join(words), done.stderr.strip()))
+    return done.stdout
+
+
+def carried(space, device):
+    """Waits until the kernel has noticed that the other end is up: it does so a little later, at times a
+    second, and what was sent before that moment may be lost with the state it resets."""
+    end = time.monotonic() + 10
+    while True:
+        link, = json.loads(ip("-j", "-n", space, "link", "show", "dev", device))
+        if link["operstate"] == "UP":
+            return
+        if time.monotonic() > end:
+            raise OSError("%s in %s has no carrier: %s" % (device, space, link))
+        time.sleep(0.01)
 
 
 class Lab:
@@ -44,6 +60,8 @@ class Lab:
                 nodad = ("nodad",) if ":" in address else ()
                 ip("-n", space, "address", "add", address, "dev", end, *nodad)
             ip("-n", space, "link", "set", end, "up")
+        for space, end in ((left, ends[0]), (right, ends[1])):
+            carried(space, end)
 
     def sysctl(self, space, name, value):
         with inside(space), open("/proc/sys/net/" + name, "w") as f:

@@ -53,7 +53,7 @@ def expiry(case):
     """A node silent for node-ttl is gone; one that speaks stays."""
     with case.beacon("--node-ttl", "10s") as b:
         silent, alive = Node(b).register(A), Node(b).register(B)
-        for _ in range(4):
+        for _ in range(3):
             time.sleep(2)
             alive.register(B)
         silent.send(relay(A, A, b"PILPx"))

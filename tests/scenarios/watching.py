@@ -41,7 +41,7 @@ def pages_of_nodes(case):
             equal(len(good(at, "--limit", str(limit), "nodes").splitlines()), 1 + limit, "lines with --limit %d" % limit)
         began = time.monotonic()
         good(at, "nodes")
-        true(time.monotonic() - began < 2, "the list took %.1f s" % (time.monotonic() - began))
+        true(time.monotonic() - began < (6 if SLOW else 2), "the list took %.1f s" % (time.monotonic() - began))
 
 
 @scenario(io=ONE)
@@ -83,7 +83,7 @@ def events(case):
         began = time.monotonic()
         seen = [json.loads(f["data"]) for f in (s.next() for _ in range(3)) if f.get("event") == "status"]
         equal(len(seen), 3, "status after status")
-        within(time.monotonic() - began, 1.5, 3.2, "seconds for three of them")
+        within(time.monotonic() - began, 1.5, 6 if SLOW else 3.2, "seconds for three of them")
         equal(seen[0].keys(), Keep(b).get("/v1/status").keys(), "the same figures as /v1/status has")
         good(plain_at(b), "drain")
         first, said = s.wait("drain", "draining")

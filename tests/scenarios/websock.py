@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 
 from . import ed25519, lab
-from .frame import Failure, equal, true
+from .frame import PATIENCE, Failure, equal, true
 from .wire import discover
 
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -55,7 +55,7 @@ class Stream:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
             self.socket.bind((source, 0))
-        self.socket.settimeout(5)
+        self.socket.settimeout(PATIENCE)
         beacon.keep(self)
         self.socket.connect(beacon.at[listener][0])
         self.at = self.socket.getsockname()[:2]
@@ -102,7 +102,7 @@ class Stream:
         self.send("\r\n".join(lines + ["", ""]).encode() + body)
         return self.head()
 
-    def ended(self, seconds=5):
+    def ended(self, seconds=PATIENCE):
         """Their stream ends, whatever comes before."""
         self.socket.settimeout(seconds)
         try:
@@ -150,7 +150,7 @@ class WebSocket(Stream):
     def say(self, opcode, payload=b"", **how):
         self.send(self.frame(opcode, payload, **how))
 
-    def hear(self, seconds=3.0, what="a frame"):
+    def hear(self, seconds=PATIENCE, what="a frame"):
         """(opcode, payload); a frame of a server is never masked nor in parts here."""
         self.socket.settimeout(seconds)
         try:
@@ -167,7 +167,7 @@ class WebSocket(Stream):
         except EOFError:
             raise Failure("%s did not arrive: the WebSocket has ended" % what) from None
 
-    def closes(self, status, reason=None, seconds=3.0):
+    def closes(self, status, reason=None, seconds=PATIENCE):
         """Skips data until the close frame, which must say so; then the stream ends."""
         while True:
             opcode, payload = self.hear(seconds, "the close frame")

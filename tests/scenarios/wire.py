@@ -11,7 +11,7 @@ import time
 import zlib
 
 from . import ed25519, lab
-from .frame import Failure, equal
+from .frame import PATIENCE, SLOW, Failure, equal
 
 COOKIE = 0x2112A442
 A, B = 123456, 654321  # the node ids of the golden vectors
@@ -118,7 +118,7 @@ class Node:
     def send(self, message):
         self.socket.sendto(message, self.to)
 
-    def receive(self, seconds=2.0, what="an answer"):
+    def receive(self, seconds=PATIENCE, what="an answer"):
         self.socket.settimeout(seconds)
         try:
             message, source = self.socket.recvfrom(65535)
@@ -152,7 +152,7 @@ class Node:
         if got:
             raise Failure("wanted silence after %s, got %s" % (what, got[0][:60].hex()))
 
-    def drain(self, seconds=0.2):
+    def drain(self, seconds=0.6 if SLOW else 0.2):
         """Everything that arrives until it has been quiet for so long."""
         got = []
         while True:

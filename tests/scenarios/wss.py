@@ -423,17 +423,19 @@ def source_caps(case):
 
 @scenario()
 def handshake_budget(case):
-    with serving(case, "--wss-handshake-rate", "5/5") as b:
-        made = 0
+    with serving(case, "--wss-handshake-rate", "1/5") as b:
+        made, began = 0, time.monotonic()
         for _ in range(20):
             try:
                 Stream(b, source="127.0.0.9").close()
                 made += 1
             except OSError:
                 pass
-        true(5 <= made <= 9, "handshakes of one source within its budget: %d" % made)
+        took = time.monotonic() - began
+        true(5 <= made <= 6 + took, "handshakes of one source within its budget: %d in %.1f s" % (made, took))
         WsNode(b, A, SECRET1, source="127.0.0.10").fence()
-        true(b.metric("beacon_tls_handshakes_total", result="limited") >= 11, "the others are counted")
+        equal(b.metric("beacon_tls_handshakes_total", result="limited"), 20 - made, "the others are counted")
+        true(made < 20, "none was refused in %.1f s" % took)
 
 
 @scenario()
@@ -441,8 +443,8 @@ def no_answer_to_the_challenge(case):
     with serving(case) as b:
         began = time.monotonic()
         s = WsNode(b, A, SECRET1, authenticate=False)
-        s.closes(1008, "auth failed", seconds=14)
-        true(9 < time.monotonic() - began < 13, "authentication ends after 10 s")
+        s.closes(1008, "auth failed", seconds=20)
+        true(9 < time.monotonic() - began < (18 if SLOW else 13), "authentication ends after 10 s")
         equal(b.metric("beacon_wss_authentications_total", result="timeout"), 1, "counted")
 
 
@@ -486,13 +488,13 @@ def client_that_is_gone(case):
 def silent_ones_give_way(case):
     """Strangers that take every place for the unauthenticated and say nothing do not keep a node out."""
     with serving(case, "--wss-sessions", "640", plain=True) as b:
-        silent = []
-        for number in range(64):
-            s = WebSocket(b, "wss-plain", tls=False, source="127.0.0.%d" % (20 + number % 4))
-            s.upgrade()
-            silent.append(s)
-        refused = Stream(b, "wss-plain", tls=False).ask("GET", "/v1/compat", upgrade_fields())[0]
-        equal(refused, 503, "while all of them came just now")
+        b.signal(signal.SIGSTOP)  # they come at once, however long it takes to make them
+        crowd = [WebSocket(b, "wss-plain", tls=False, source="127.0.0.%d" % (20 + number % 5)) for number in range(65)]
+        for s in crowd:
+            s.send("\r\n".join(["GET /v1/compat HTTP/1.1", "Host: localhost", *upgrade_fields(), "", ""]).encode())
+        b.signal(signal.SIGCONT)
+        equal(sorted(s.head()[0] for s in crowd), [101] * 64 + [503], "65 that come just now for 64 places")
+        equal(b.metric("beacon_wss_authentications_total", result="timeout"), 0, "none of them gave way")
         time.sleep(1.2)
         WsNode(b, A, SECRET1).fence()
         eventually("one of them was asked no longer",

@@ -1,0 +1,544 @@
+#include "gossip/gossip_state.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <string.h>
+
+/* --- memory --- */
+
+static size_t align64(size_t n)
+{
+    return (n + 63) & ~(size_t)63;
+}
+
+size_t gossip_size(const struct gossip_config *c)
+{
+    return align64(sizeof(struct gossip)) + align64(store_size(c->rows)) + align64(members_size()) +
+           align64(sync_size()) + align64(pilot_size());
+}
+
+static void *take(uint8_t **at, size_t size)
+{
+    void *memory = *at;
+    *at += align64(size);
+    return memory;
+}
+
+/* A row changed, or an owner's rank did and its rows are walked. In a walk only what several claim
+ * can have got another way, unless the walk is to tell of all. */
+static void on_change(void *arg, uint32_t id)
+{
+    struct gossip *g = arg;
+    if (g->route_tail - g->route_head == ROUTE_QUEUE) {
+        g->routes_lost = true;
+        return;
+    }
+    if (g->rechecking && !store_contested(g->store, id))
+        return;
+    g->routes[g->route_tail++ % ROUTE_QUEUE] = id;
+}
+
+struct gossip *gossip_init(void *memory, const struct gossip_config *c, uint64_t now_ns)
+{
+    uint8_t *at = memory;
+    struct gossip *g = take(&at, sizeof *g);
+    struct siphash_key key;
+    uint64_t order;
+    g->config = *c;
+    g->boot = c->boot;
+    g->now_ns = now_ns;
+    memcpy(g->random.seed, c->seed, sizeof g->random.seed);
+    seal_random(&g->random, g->challenge_secret, sizeof g->challenge_secret);
+    seal_random(&g->random, &key, sizeof key);
+    seal_random(&g->random, &order, sizeof order);
+    sodium_memzero(g->config.seed, sizeof g->config.seed);
+    g->store = store_init(take(&at, store_size(c->rows)), c->rows, c->owner_rows, key);
+    g->members = members_init(take(&at, members_size()), c->beacon_id, c->boot, order);
+    g->sync = sync_init(take(&at, sync_size()), g->store, g->members);
+    g->pilot = pilot_init(take(&at, pilot_size()), g->store, c->beacon_id, c->strict);
+    store_on_change(g->store, on_change, g);
+    store_owner_begin(g->store, STORE_SELF, c->beacon_id, c->boot);
+    store_owner_rank(g->store, STORE_SELF, STORE_OWN);
+    assert(at == (uint8_t *)memory + gossip_size(c));
+    return g;
+}
+
+/* --- what the embedding program says --- */
+
+void gossip_set_keys(struct gossip *g, const struct seal_ring *ring)
+{
+    g->has_keys = ring && ring->count > 0;
+    if (g->has_keys)
+        g->ring = *ring;
+    else
+        sodium_memzero(&g->ring, sizeof g->ring);
+    pilots_choose(g);
+}
+
+/* Without keys every named beacon is spoken to as an original one. */
+void pilots_choose(struct gossip *g)
+{
+    struct endpoint at[PILOT_PEERS_MAX];
+    unsigned count = 0;
+    for (unsigned i = 0; i < g->seed_count && count < PILOT_PEERS_MAX; i++) {
+        const struct seed_state *s = &g->seed[i];
+        if (!s->is_us && (s->seed.is_pilot || s->learned_pilot || !g->has_keys))
+            at[count++] = s->seed.at;
+    }
+    pilot_set_peers(g->pilot, at, count, g->now_ns);
+}
+
+static const struct seed_state *seed_known(const struct seed_state *old, unsigned count,
+                                           const struct gossip_seed *seed)
+{
+    for (unsigned i = 0; i < count; i++)
+        if (endpoint_equal(&old[i].seed.at, &seed->at))
+            return &old[i];
+    return NULL;
+}
+
+void gossip_set_seeds(struct gossip *g, const struct gossip_seed *seeds, unsigned count,
+                      uint64_t now_ns)
+{
+    struct seed_state next[GOSSIP_SEEDS_MAX];
+    g->now_ns = now_ns;
+    if (count > GOSSIP_SEEDS_MAX)
+        count = GOSSIP_SEEDS_MAX;
+    for (unsigned i = 0; i < count; i++) {
+        const struct seed_state *known = seed_known(g->seed, g->seed_count, &seeds[i]);
+        next[i] = known ? *known : (struct seed_state){.next_ns = now_ns, .pause_ns = SEED_MIN_NS};
+        next[i].seed = seeds[i];
+    }
+    memcpy(g->seed, next, count * sizeof *next);
+    g->seed_count = count;
+    g->seeds_ns = now_ns;
+    pilots_choose(g);
+}
+
+void gossip_set_state(struct gossip *g, const struct beacon_state *state, uint64_t now_ns)
+{
+    uint8_t bytes[GOSSIP_STATE_MAX];
+    size_t len = write_beacon_state(bytes, sizeof bytes, state);
+    assert(len > 0);
+    store_state(g->store, bytes, len, now_ns);
+}
+
+void gossip_node_up(struct gossip *g, uint32_t id, uint8_t meta, uint64_t now_ns)
+{
+    store_claim(g->store, id, meta, now_ns); /* no room is counted by the store */
+}
+
+void gossip_node_gone(struct gossip *g, uint32_t id, uint64_t now_ns)
+{
+    store_withdraw(g->store, id, now_ns);
+}
+
+void gossip_leave(struct gossip *g, uint64_t now_ns)
+{
+    unsigned neighbours[MEMBER_NEIGHBOURS_MAX];
+    g->now_ns = now_ns;
+    member_leave(g->members, now_ns);
+    unsigned count = member_neighbours(g->members, neighbours);
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t body[GOSSIP_BODY_MAX];
+        unsigned written;
+        const struct member *to = member_at(g->members, neighbours[i]);
+        size_t len =
+            write_gossip_members(body, sizeof body, &member_at(g->members, 0)->fact, 1, &written);
+        for (int again = 0; again < 3; again++) /* nobody will repeat it */
+            out_put(g, (int)neighbours[i], &to->fact.at, to->fact.id, GOSSIP_MEMBERS, body, len);
+    }
+}
+
+/* --- frames to send --- */
+
+void out_put(struct gossip *g, int member, const struct endpoint *to, uint32_t receiver,
+             enum gossip_kind kind, const uint8_t *body, size_t len)
+{
+    if (g->out_tail - g->out_head == OUT_QUEUE || to->port == 0 || !g->has_keys)
+        return;
+    struct out_frame *f = &g->out[g->out_tail++ % OUT_QUEUE];
+    *f = (struct out_frame){
+        .to = *to, .receiver = receiver, .member = member, .kind = kind, .len = (uint16_t)len};
+    memcpy(f->body, body, len);
+}
+
+void hello_put(struct gossip *g, const struct endpoint *to, uint32_t id, uint64_t boot,
+               const uint8_t *echo)
+{
+    uint8_t body[128], challenge[GOSSIP_CHALLENGE_LEN];
+    struct gossip_hello hello = {.echo = echo};
+    if (boot != 0) {
+        seal_challenge(g->challenge_secret, id, boot, g->now_ns, challenge);
+        hello.challenge = challenge;
+    }
+    size_t len = write_gossip_hello(body, sizeof body, &hello);
+    out_put(g, -1, to, id, GOSSIP_HELLO, body, len);
+}
+
+void members_put(struct gossip *g, unsigned member)
+{
+    const struct member *to = member_at(g->members, member);
+    struct member_fact facts[GOSSIP_MEMBERS_MAX];
+    unsigned count = 0, total = members_count(g->members);
+    for (unsigned i = 0; i < total; i++) {
+        const struct member *m = member_at(g->members, i);
+        if (m->fact.id != 0)
+            facts[count++] = m->fact;
+        if (count < MEMBER_RUMOURS && i + 1 < total)
+            continue;
+        uint8_t body[GOSSIP_BODY_MAX];
+        unsigned written;
+        size_t len = write_gossip_members(body, sizeof body, facts, count, &written);
+        assert(written == count);
+        out_put(g, (int)member, &to->fact.at, to->fact.id, GOSSIP_MEMBERS, body, len);
+        count = 0;
+    }
+}
+
+/* --- frames that come --- */
+
+uint64_t gossip_view(const struct gossip *g)
+{
+    uint64_t view = 0;
+    unsigned count = members_count(g->members);
+    for (unsigned i = 0; i < count; i++) {
+        const struct member_fact *f = &member_at(g->members, i)->fact;
+        const struct store_owner *o = store_owner(g->store, i);
+        if (f->id == 0 || f->state > MEMBER_SUSPECT)
+            continue;
+        /* Odd constants mix each word into all bits; sums do not depend on the order. */
+        uint64_t h = (f->id + UINT64_C(0x9e3779b97f4a7c15)) * UINT64_C(0xbf58476d1ce4e5b9);
+        h = (h ^ f->boot ^ h >> 31) * UINT64_C(0x94d049bb133111eb);
+        h = (h ^ (o->boot == f->boot ? o->version : 0) ^ h >> 29) * UINT64_C(0xd6e8feb86659fd93);
+        view += h ^ h >> 32;
+    }
+    return view;
+}
+
+void gossip_reboot(struct gossip *g, uint64_t boot)
+{
+    if (g->now_ns - g->reboots_ns > REBOOTS_NS) {
+        g->reboots = 0;
+        g->reboots_ns = g->now_ns;
+    }
+    if (++g->reboots > REBOOTS_MAX) {
+        g->muted_until_ns = g->now_ns + MUTE_NS; /* a duel of two with one id: we step back */
+        return;
+    }
+    g->boot = boot;
+    g->sequence = 0;
+    store_reboot(g->store, boot);
+    member_reboot(g->members, boot);
+}
+
+/* The answer to a view that is not ours: at first nothing, for news may be on their way. */
+static void view_compare(struct gossip *g, unsigned member, uint64_t view)
+{
+    struct peer_session *s = &g->session[member];
+    if (view == gossip_view(g)) {
+        s->differs_ns = 0;
+        return;
+    }
+    if (s->differs_ns == 0)
+        s->differs_ns = g->now_ns;
+    if (g->now_ns - s->differs_ns < DIFFERS_NS)
+        return;
+    s->differs_ns = g->now_ns;
+    members_put(g, member);
+    sync_differs(g->sync, member, g->now_ns);
+}
+
+static void ping_answer(struct gossip *g, unsigned to, uint64_t number, uint32_t subject)
+{
+    const struct member *m = member_at(g->members, to);
+    uint8_t body[64];
+    struct gossip_ping ack = {.number = number,
+                              .subject = subject,
+                              .view = gossip_view(g),
+                              .lag_ms = member_lag_ms(g->members)};
+    size_t len = write_gossip_ping(body, sizeof body, GOSSIP_ACK, &ack);
+    out_put(g, (int)to, &m->fact.at, m->fact.id, GOSSIP_ACK, body, len);
+}
+
+static bool ping_input(struct gossip *g, unsigned member, enum gossip_kind kind,
+                       const uint8_t *body, size_t len)
+{
+    struct gossip_ping p;
+    if (!read_gossip_ping(body, len, kind, &p))
+        return false;
+    if (kind == GOSSIP_PING) {
+        ping_answer(g, member, p.number, g->config.beacon_id);
+    } else if (kind == GOSSIP_PROBE) {
+        int subject = member_find(g->members, p.subject);
+        struct member_ping ping;
+        if (subject > 0 &&
+            member_help(g->members, member, p.number, (unsigned)subject, g->now_ns, &ping))
+            gossip_ping(g, &ping);
+        return true; /* views are compared by PING and ACK */
+    } else {
+        int asker;
+        uint64_t number;
+        bool directly = member_at(g->members, member)->fact.id == p.subject;
+        if (directly && member_helped(g->members, p.number, &asker, &number))
+            ping_answer(g, (unsigned)asker, number, p.subject);
+        else
+            member_acked(g->members, p.number, p.subject, directly, g->now_ns);
+        if (!directly)
+            return true;
+    }
+    view_compare(g, member, p.view);
+    return true;
+}
+
+static bool members_input(struct gossip *g, const uint8_t *body, size_t len)
+{
+    struct member_fact facts[GOSSIP_MEMBERS_MAX];
+    unsigned count;
+    uint64_t reboot = 0;
+    if (!read_gossip_members(body, len, facts, &count))
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t later = 0;
+        /* Of one that is gone and was never known there is nothing to learn. */
+        if (facts[i].id == 0 ||
+            (facts[i].state >= MEMBER_DEAD && member_find(g->members, facts[i].id) < 0))
+            continue;
+        member_told(g->members, &facts[i], g->now_ns, &later);
+        reboot = later ? later : reboot;
+    }
+    if (reboot)
+        gossip_reboot(g, reboot);
+    return true;
+}
+
+static bool body_input(struct gossip *g, unsigned member, enum gossip_kind kind,
+                       const uint8_t *body, size_t len)
+{
+    switch (kind) {
+    case GOSSIP_PING:
+    case GOSSIP_ACK:
+    case GOSSIP_PROBE:
+        return ping_input(g, member, kind, body, len);
+    case GOSSIP_MEMBERS:
+        return members_input(g, body, len);
+    case GOSSIP_DIGEST:
+        return sync_digest(g->sync, member, body, len, g->now_ns);
+    case GOSSIP_DELTA:
+        return sync_delta(g->sync, member, body, len, g->now_ns);
+    case GOSSIP_HELLO: /* its boot is proven: only its challenge was of interest */
+        return true;
+    case GOSSIP_KIND_COUNT:
+        break;
+    }
+    return false;
+}
+
+/* The sender has shown that it is alive now: its frames count from here on. */
+static int session_begin(struct gossip *g, const struct gossip_head *head,
+                         const struct endpoint *from)
+{
+    int member;
+    member_heard(g->members, head->sender, head->boot, from, g->now_ns, &member);
+    if (member < 0)
+        return -1; /* no room for more members */
+    struct peer_session *s = &g->session[member];
+    s->boot = head->boot;
+    s->window = (struct seal_window){.newest = 0};
+    s->differs_ns = 0;
+    seal_window_take(&s->window, head->sequence);
+    sync_reset(g->sync, (unsigned)member);
+    members_put(g, (unsigned)member);
+    g->links_changed = true;
+    for (unsigned i = 0; i < g->seed_count; i++)
+        if (endpoint_equal(&g->seed[i].seed.at, from) && g->seed[i].learned_pilot) {
+            g->seed[i].learned_pilot = false;
+            pilots_choose(g);
+        }
+    return member;
+}
+
+/* At most so many challenges to each member, and so many to all that are none yet. */
+static bool may_challenge(struct gossip *g, int member)
+{
+    uint64_t *last = member >= 0 ? &g->session[member].hello_ns : &g->stranger_hello_ns;
+    uint64_t each_ns = (member >= 0 ? HELLO_EACH_MS : STRANGER_HELLO_EACH_MS) * UINT64_C(1000000);
+    if (*last && g->now_ns - *last < each_ns)
+        return false;
+    *last = g->now_ns;
+    return true;
+}
+
+/* A frame of a boot that has not proven itself. */
+static enum gossip_verdict stranger_input(struct gossip *g, const struct gossip_head *head,
+                                          int member, const uint8_t *body, size_t len,
+                                          const struct endpoint *from)
+{
+    struct gossip_hello hello = {.echo = NULL};
+    bool is_us = head->sender == g->config.beacon_id;
+    if (head->kind == GOSSIP_HELLO && !read_gossip_hello(body, len, &hello))
+        return GOSSIP_MALFORMED;
+    bool proven = hello.echo && seal_challenge_holds(g->challenge_secret, head->sender, head->boot,
+                                                     g->now_ns, hello.echo);
+    if (proven && is_us) {
+        g->duplicate_at = *from;
+        if (head->boot < g->boot) /* who came later steps back */
+            g->muted_until_ns = g->now_ns + MUTE_NS;
+        return GOSSIP_OWN_ID;
+    }
+    if (proven) {
+        member = session_begin(g, head, from);
+        if (member < 0)
+            return GOSSIP_LIMITED;
+        if (hello.challenge)
+            hello_put(g, from, head->sender, 0, hello.challenge);
+        return GOSSIP_TAKEN;
+    }
+    if (!may_challenge(g, member))
+        return GOSSIP_LIMITED;
+    hello_put(g, from, head->sender, head->boot, hello.challenge);
+    return is_us ? GOSSIP_OWN_ID : GOSSIP_CHALLENGED;
+}
+
+/* A frame of a member whose boot is proven. */
+static enum gossip_verdict member_input(struct gossip *g, const struct gossip_head *head,
+                                        unsigned member, const uint8_t *body, size_t len,
+                                        const struct endpoint *from)
+{
+    struct peer_session *s = &g->session[member];
+    uint64_t second = g->now_ns / GOSSIP_SECOND_NS;
+    int index;
+    if (!seal_window_take(&s->window, head->sequence))
+        return GOSSIP_REPLAYED;
+    if (s->second != second) {
+        s->second = second;
+        s->in_second = 0;
+    }
+    if (++s->in_second > FRAMES_PER_S)
+        return GOSSIP_LIMITED;
+    s->frames_in++;
+    s->bytes_in += len + GOSSIP_SEAL_LEN;
+    member_heard(g->members, head->sender, head->boot, from, g->now_ns, &index);
+    if (head->kind == GOSSIP_HELLO) {
+        struct gossip_hello hello;
+        if (!read_gossip_hello(body, len, &hello))
+            return GOSSIP_MALFORMED;
+        if (hello.challenge && may_challenge(g, (int)member))
+            hello_put(g, from, head->sender, 0, hello.challenge);
+        return GOSSIP_TAKEN;
+    }
+    if (body_input(g, member, (enum gossip_kind)head->kind, body, len))
+        return GOSSIP_TAKEN;
+    s->error = "sent a body of the wrong shape: another version?";
+    return GOSSIP_MALFORMED;
+}
+
+/* Our own HELLO, back from a seed that is ourselves. */
+static void seed_is_us(struct gossip *g, const struct endpoint *from)
+{
+    for (unsigned i = 0; i < g->seed_count; i++)
+        if (endpoint_equal(&g->seed[i].seed.at, from))
+            g->seed[i].is_us = true;
+    pilots_choose(g);
+}
+
+static bool bad_budget(struct gossip *g)
+{
+    uint64_t second = g->now_ns / GOSSIP_SECOND_NS;
+    if (g->bad_second != second) {
+        g->bad_second = second;
+        g->bad_in_second = 0;
+    }
+    return g->bad_in_second < BAD_PER_S;
+}
+
+static enum gossip_verdict frame_input(struct gossip *g, const uint8_t *bytes, size_t len,
+                                       const struct endpoint *from)
+{
+    static const enum gossip_verdict refused[] = {[SEAL_MALFORMED] = GOSSIP_MALFORMED,
+                                                  [SEAL_UNKNOWN_KEY] = GOSSIP_UNKNOWN_KEY,
+                                                  [SEAL_FORGED] = GOSSIP_FORGED};
+    struct gossip_head head;
+    uint8_t body[GOSSIP_BODY_MAX];
+    size_t body_len;
+    if (!read_gossip_head(bytes, len, &head) || head.sender == 0)
+        return GOSSIP_MALFORMED;
+    int member = member_find(g->members, head.sender);
+    bool known_source =
+        member > 0 && endpoint_equal(&member_at(g->members, (unsigned)member)->fact.at, from);
+    if (!known_source && !bad_budget(g))
+        return GOSSIP_LIMITED;
+    if (head.receiver != 0 && head.receiver != g->config.beacon_id)
+        return GOSSIP_NOT_OURS;
+    if (!g->has_keys)
+        return GOSSIP_UNKNOWN_KEY;
+    enum seal_opened opened = seal_open(&g->ring, bytes, len, &head, body, &body_len);
+    if (opened != SEAL_OK) {
+        g->bad_in_second++;
+        return refused[opened];
+    }
+    if (head.sender == g->config.beacon_id && head.boot == g->boot) {
+        seed_is_us(g, from);
+        return GOSSIP_NOT_OURS;
+    }
+    if (member > 0 && g->session[member].boot == head.boot)
+        return member_input(g, &head, (unsigned)member, body, body_len, from);
+    return stranger_input(g, &head, member > 0 ? member : -1, body, body_len, from);
+}
+
+/* An original beacon, or one of ours that has no keys: named without a mark, but it speaks 0x07. */
+static void pilot_learn(struct gossip *g, const struct endpoint *from)
+{
+    for (unsigned i = 0; i < g->seed_count; i++) {
+        struct seed_state *s = &g->seed[i];
+        if (s->seed.is_pilot || s->learned_pilot || s->is_us ||
+            !endpoint_same_ip(&s->seed.at, from))
+            continue;
+        bool seals = false;
+        for (unsigned m = 1; m < members_count(g->members) && !seals; m++)
+            seals = g->session[m].boot &&
+                    endpoint_equal(&member_at(g->members, m)->fact.at, &s->seed.at);
+        if (seals)
+            continue;
+        s->learned_pilot = true;
+        pilots_choose(g);
+    }
+}
+
+static enum gossip_verdict sync_input(struct gossip *g, const uint8_t *bytes, size_t len,
+                                      const struct endpoint *from)
+{
+    static const enum gossip_verdict verdict[] = {[PILOT_TAKEN] = SYNC_TAKEN,
+                                                  [PILOT_HELD] = SYNC_HELD,
+                                                  [PILOT_STRANGER] = SYNC_STRANGER,
+                                                  [PILOT_SHORT] = SYNC_SHORT,
+                                                  [PILOT_LIMITED] = SYNC_LIMITED};
+    if (g->has_keys)
+        pilot_learn(g, from);
+    return verdict[pilot_sync(g->pilot, bytes, len, from, g->now_ns)];
+}
+
+enum gossip_verdict gossip_input(struct gossip *g, const uint8_t *bytes, size_t len,
+                                 const struct endpoint *from, uint64_t now_ns)
+{
+    assert(len > 0);
+    g->now_ns = now_ns;
+    enum gossip_verdict v = bytes[0] == GOSSIP_TYPE ? frame_input(g, bytes, len, from)
+                                                    : sync_input(g, bytes, len, from);
+    g->frames_in++;
+    g->bytes_in += len;
+    g->verdict[v]++;
+    return v;
+}
+
+/* --- for tests --- */
+
+const struct store *gossip_store(const struct gossip *g)
+{
+    return g->store;
+}
+
+const struct members *gossip_members(const struct gossip *g)
+{
+    return g->members;
+}

@@ -1,0 +1,109 @@
+#include "gossip/sync_link.h"
+
+void digest_ack(struct sync *s, struct link *l, unsigned owner, uint64_t at_ns)
+{
+    l->ack_ns = l->ack.count ? earlier_ns(l->ack_ns, at_ns) : at_ns;
+    set_put(&l->ack, owner);
+    link_wake(s, l);
+}
+
+void digest_ask(struct sync *s, struct link *l, unsigned owner, uint64_t at_ns)
+{
+    l->ask_ns = l->ask.count ? earlier_ns(l->ask_ns, at_ns) : at_ns;
+    if (!set_has(&l->ask, owner))
+        l->ask_tries = 0;
+    set_put(&l->ask, owner);
+    link_wake(s, l);
+}
+
+void digest_ask_all(struct sync *s, struct link *l, uint64_t at_ns)
+{
+    for (unsigned i = 0; i < members_count(s->members); i++)
+        if (member_at(s->members, i)->fact.id)
+            digest_ask(s, l, i, at_ns);
+    l->ask_tries = 0;
+}
+
+void digest_ack_all(struct sync *s, struct link *l, uint64_t at_ns)
+{
+    for (unsigned i = 0; i < members_count(s->members); i++)
+        if (member_at(s->members, i)->fact.id)
+            digest_ack(s, l, i, at_ns);
+}
+
+/* Nothing that we know is left out of the set. */
+static bool set_complete(const struct sync *s, const struct owner_set *set)
+{
+    if (set->count > GOSSIP_DIGEST_MAX)
+        return false;
+    for (unsigned i = 0; i < members_count(s->members); i++)
+        if (store_owner(s->store, i)->version > 0 && !set_has(set, i))
+            return false;
+    return true;
+}
+
+/* What we know of as many owners of the set as fit; takes them out of it. Pieces that are held
+ * follow their owner. */
+static bool digest_write(struct sync *s, const struct link *l, struct owner_set *set,
+                         unsigned flags, struct sync_out *ret)
+{
+    struct digest_entry entry[GOSSIP_DIGEST_MAX];
+    uint16_t owner[GOSSIP_DIGEST_MAX];
+    unsigned count = 0, written;
+    flags |= set_complete(s, set) ? DIGEST_COMPLETE : 0;
+    for (int o = set_from(set, 0); o >= 0 && count < GOSSIP_DIGEST_MAX;
+         o = set_from(set, (unsigned)o + 1)) {
+        uint32_t id = member_at(s->members, (unsigned)o)->fact.id;
+        const struct store_owner *w = store_owner(s->store, (unsigned)o);
+        if (id == 0) {
+            set_drop(set, (unsigned)o);
+            continue;
+        }
+        unsigned first = count;
+        entry[count++] = (struct digest_entry){.owner = id, .boot = w->boot, .version = w->version};
+        count = hold_list(s, l, (unsigned)o, entry, count);
+        for (unsigned i = first; i < count; i++)
+            owner[i] = (uint16_t)o;
+    }
+    if (count == 0)
+        return false;
+    ret->member = l->member;
+    ret->kind = GOSSIP_DIGEST;
+    ret->len = write_gossip_digest(ret->body, sizeof ret->body, flags, entry, count, &written);
+    for (unsigned i = 0; i < written; i++)
+        set_drop(set, owner[i]);
+    return ret->len > 0;
+}
+
+static bool ack_next(struct sync *s, struct link *l, uint64_t now_ns, struct sync_out *ret)
+{
+    if (l->ack.count == 0 || now_ns < l->ack_ns)
+        return false;
+    l->acks = 0;
+    return digest_write(s, l, &l->ack, 0, ret);
+}
+
+static bool ask_next(struct sync *s, struct link *l, uint64_t now_ns, struct sync_out *ret)
+{
+    if (l->asking.count == 0 && l->ask.count > 0 && now_ns >= l->ask_ns) {
+        unsigned shift = l->ask_tries < 2 ? l->ask_tries : 2;
+        l->ask_ns = now_ns + (SYNC_DIGEST_NS << shift);
+        if (l->ask_tries++ < SYNC_ASK_TRIES)
+            l->asking = l->ask;
+        else
+            l->ask = (struct owner_set){.count = 0};
+    }
+    return l->asking.count > 0 && digest_write(s, l, &l->asking, DIGEST_ASKS, ret);
+}
+
+bool digest_next(struct sync *s, struct link *l, uint64_t now_ns, struct sync_out *ret)
+{
+    return ack_next(s, l, now_ns, ret) || ask_next(s, l, now_ns, ret);
+}
+
+uint64_t digest_next_ns(const struct link *l)
+{
+    uint64_t ack_ns = l->ack.count ? l->ack_ns : UINT64_MAX;
+    uint64_t ask_ns = l->asking.count ? 0 : l->ask.count ? l->ask_ns : UINT64_MAX;
+    return earlier_ns(ack_ns, ask_ns);
+}
