@@ -194,28 +194,39 @@ static int run_health(struct ctl *c, const char *const *arguments)
 
 static const char peers_path[] = "/v1/peers";
 
-/* The beacon that is named. 0 only when it is alive: for scripts that wait for it. */
+static const json_t *peer_find(const json_t *answer, uint32_t id)
+{
+    const json_t *peer;
+    size_t i;
+    json_array_foreach(json_object_get(answer, "peers"), i, peer)
+    {
+        if (show_number(peer, "beacon_id") == id)
+            return peer;
+    }
+    return NULL;
+}
+
+/* Whoever names a beacon asks whether it is there: 0 only when it is alive. */
 static int peer_show(struct ctl *c, uint32_t id)
 {
-    json_t *answer, *peer;
-    size_t i;
+    json_t *answer;
     int code = ctl_ask(c, peers_path, NULL, &answer, NULL);
     if (code != 0)
         return code;
-    code = -1;
-    json_array_foreach(json_object_get(answer, "peers"), i, peer)
-    {
-        if (show_number(peer, "beacon_id") != id || code >= 0)
-            continue;
-        if (c->json)
-            json_dumpf(peer, stdout, JSON_COMPACT);
-        else
-            show_peers_head(stdout);
-        c->json ? (void)fputc('\n', stdout) : show_peers_row(stdout, peer);
-        code = strcmp(show_text(peer, "state"), "alive") == 0 ? 0 : CTL_DEGRADED;
+    const json_t *peer = peer_find(answer, id);
+    if (!peer) {
+        code = complain(EXIT_FAILURE, "no beacon %" PRIu32 " is known", id);
+    } else if (c->json) {
+        json_dumpf(peer, stdout, JSON_COMPACT);
+        fputc('\n', stdout);
+    } else {
+        show_peers_head(stdout);
+        show_peers_row(stdout, peer);
     }
+    if (peer && strcmp(show_text(peer, "state"), "alive") != 0)
+        code = CTL_DEGRADED;
     json_decref(answer);
-    return code >= 0 ? code : complain(EXIT_FAILURE, "no beacon %" PRIu32 " is known", id);
+    return code;
 }
 
 static int run_peers(struct ctl *c, const char *const *arguments)

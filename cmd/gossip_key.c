@@ -268,7 +268,9 @@ bool gossip_key_edit(const char *path, const struct gossip_key_wish *wish, struc
         return fail(error, "cannot make %s: %s", new, strerror(errno));
     bool good = file_change(real, new, fd, wish, ret, error);
     close(fd);
-    (void)unlink(new); /* gone where it was renamed */
+    /* Where it was renamed, this name may by now be another editor's. */
+    if (!good || wish->action == GOSSIP_KEY_GENERATE)
+        (void)unlink(new);
     if (!good)
         sodium_memzero(ret, sizeof *ret);
     return good;

@@ -146,48 +146,65 @@ static void show_drops(FILE *out, const json_t *s)
                 show_number(s, "kernel_drops"));
 }
 
-/* A line, and one more for each thing that somebody should look at. */
-static void show_mesh(FILE *out, const json_t *s)
+static bool is_true(const json_t *object, const char *name)
 {
-    const json_t *mesh = json_object_get(s, "mesh"), *peers = json_object_get(mesh, "peers"),
-                 *count;
-    const json_t *registry = json_object_get(mesh, "registry"),
-                 *rows = json_object_get(mesh, "rows");
-    const char *state, *elsewhere = show_text(mesh, "duplicate_id_at");
-    if (strcmp(show_text(mesh, "mode"), "mesh") != 0) {
-        fputs("mesh       standalone\n", out);
-        return;
-    }
-    fprintf(out, "mesh       beacon %" PRId64 ", %s, others:", show_number(mesh, "beacon_id"),
-            json_is_true(json_object_get(mesh, "sealed")) ? "sealed" : "NOT sealed");
-    bool none = true;
-    json_object_foreach((json_t *)(uintptr_t)peers, state, count)
+    return json_is_true(json_object_get(object, name));
+}
+
+/* "3 alive, 1 silent". */
+static void show_peer_counts(FILE *out, json_t *peers)
+{
+    const char *state, *mark = "";
+    json_t *count;
+    json_object_foreach(peers, state, count)
     {
         if (json_integer_value(count) == 0)
             continue;
-        fprintf(out, "%s %" JSON_INTEGER_FORMAT " ", none ? "" : ",", json_integer_value(count));
+        fprintf(out, "%s%" JSON_INTEGER_FORMAT " ", mark, json_integer_value(count));
         show_clean(out, state);
-        none = false;
+        mark = ", ";
     }
-    fprintf(out, "%s; %" PRId64 " nodes of others, %s", none ? " none" : "",
-            show_number(mesh, "routes"),
-            json_is_true(json_object_get(mesh, "settled")) ? "settled\n" : "");
-    if (!json_is_true(json_object_get(mesh, "settled")))
-        fprintf(out, "not settled for %" PRId64 " s\n", show_number(mesh, "unsettled_s"));
+    if (!*mark)
+        fputs("none", out);
+}
+
+/* A line for each thing about other beacons that somebody should look at. */
+static void show_mesh_troubles(FILE *out, const json_t *mesh)
+{
+    const json_t *registry = json_object_get(mesh, "registry");
+    const char *elsewhere = show_text(mesh, "duplicate_id_at");
+    int64_t refused = show_number(json_object_get(mesh, "rows"), "refused");
     if (*elsewhere) {
-        fputs("mesh       ANOTHER BEACON USES THIS ID at ", out);
+        fputs("mesh       another beacon uses this one's id, at ", out);
         show_clean(out, elsewhere);
         fputc('\n', out);
     }
-    if (show_number(rows, "refused") > 0)
+    if (refused > 0)
         fprintf(out, "mesh       no room for %" PRId64 " nodes of others: raise max-routes\n",
-                show_number(rows, "refused"));
-    if (json_is_true(json_object_get(registry, "used")) &&
-        !json_is_true(json_object_get(registry, "ok"))) {
+                refused);
+    if (is_true(registry, "used") && !is_true(registry, "ok")) {
         fputs("mesh       registry: ", out);
         show_clean(out, show_text(registry, "error"));
         fputc('\n', out);
     }
+}
+
+static void show_mesh(FILE *out, const json_t *s)
+{
+    const json_t *mesh = json_object_get(s, "mesh");
+    if (strcmp(show_text(mesh, "mode"), "mesh") != 0) {
+        fputs("mesh       standalone\n", out);
+        return;
+    }
+    fprintf(out, "mesh       beacon %" PRId64 " and others: ", show_number(mesh, "beacon_id"));
+    show_peer_counts(out, json_object_get(mesh, "peers"));
+    fprintf(out, "; %" PRId64 " nodes of others; ", show_number(mesh, "routes"));
+    fputs(is_true(mesh, "sealed") ? "sealed" : "not sealed", out);
+    if (is_true(mesh, "settled"))
+        fputs(", settled\n", out);
+    else
+        fprintf(out, ", not settled for %" PRId64 " s\n", show_number(mesh, "unsettled_s"));
+    show_mesh_troubles(out, mesh);
 }
 
 void show_status(FILE *out, const json_t *s)
@@ -299,10 +316,8 @@ static void column_scaled(FILE *out, const json_t *value, double divisor, const 
 
 void show_peers_row(FILE *out, const json_t *peer)
 {
-    bool self = json_is_true(json_object_get(peer, "self"));
-    const char *state = show_text(peer, "state");
-    if (json_is_true(json_object_get(peer, "draining")))
-        state = "draining";
+    bool self = is_true(peer, "self");
+    const char *state = is_true(peer, "draining") ? "draining" : show_text(peer, "state");
     if (show_number(peer, "beacon_id") > 0)
         column_number(out, show_number(peer, "beacon_id"), 10);
     else

@@ -1,6 +1,7 @@
 #include "gossip/registry_link.h"
 
 #include <errno.h>
+#include <netdb.h>
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
@@ -184,6 +185,9 @@ static bool tls_expect(SSL *ssl, char *host)
     struct endpoint e;
     if (endpoint_parse_ip(host, &e))
         return X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), host) == 1;
+    size_t len = strlen(host);
+    if (host[len - 1] == '.') /* the root's dot, which no certificate has */
+        host[len - 1] = '\0';
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     return SSL_set1_host(ssl, host) == 1 &&
            SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, host) == 1;

@@ -1,6 +1,7 @@
 #include "gossip/resolve.h"
 
 #include <arpa/nameser.h>
+#include <netdb.h>
 #include <resolv.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,8 +3,9 @@
 #ifndef BEACON_GOSSIP_RESOLVE_H
 #define BEACON_GOSSIP_RESOLVE_H
 
-#include <netdb.h>
 #include "proto/endpoint.h"
+
+struct addrinfo;
 
 enum { RESOLVE_MAX = 64, RESOLVE_ERROR_MAX = 128 };
 

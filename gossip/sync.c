@@ -189,20 +189,33 @@ void sync_reset(struct sync *s, unsigned member)
 
 /* --- inputs --- */
 
+/* One entry and what belongs to it. */
+static void digest_entry(struct sync *s, struct link *l, unsigned owner,
+                         const struct digest_entry *entry, bool more)
+{
+    if (entry->boot == 0 && entry->version > 0) {
+        if (!(entry->version & SYNC_BEGAN_BIT))
+            window_held(l, owner, entry->version, s->now_ns);
+        return;
+    }
+    struct said said = {.boot = entry->boot, .version = entry->version};
+    if (more && entry[1].owner == entry->owner && entry[1].boot == 0 &&
+        entry[1].version & SYNC_BEGAN_BIT)
+        said.began = entry[1].version & ~SYNC_BEGAN_BIT;
+    link_said(s, l, owner, &said, s->now_ns);
+}
+
 static void digest_entries(struct sync *s, struct link *l, const struct digest_entry *entry,
                            unsigned count, unsigned flags)
 {
+    static const struct said nothing = {.boot = 0};
     struct owner_set named = {.count = 0};
     for (unsigned i = 0; i < count; i++) {
         int owner = member_find(s->members, entry[i].owner);
         if (owner < 0)
             continue;
-        if (entry[i].boot == 0 && entry[i].version > 0) {
-            window_held(l, (unsigned)owner, entry[i].version, s->now_ns);
-            continue;
-        }
         set_put(&named, (unsigned)owner);
-        link_said(s, l, (unsigned)owner, entry[i].boot, entry[i].version, s->now_ns);
+        digest_entry(s, l, (unsigned)owner, &entry[i], i + 1 < count);
         if (flags & DIGEST_ASKS)
             digest_ack(s, l, (unsigned)owner, s->now_ns);
     }
@@ -211,7 +224,7 @@ static void digest_entries(struct sync *s, struct link *l, const struct digest_e
     l->told_all = true;
     for (unsigned i = 0; i < members_count(s->members); i++)
         if (!set_has(&named, i) && store_owner(s->store, i)->beacon)
-            link_said(s, l, i, 0, 0, s->now_ns);
+            link_said(s, l, i, &nothing, s->now_ns);
     if (flags & DIGEST_ASKS)
         digest_ack_all(s, l, s->now_ns);
 }
@@ -223,7 +236,8 @@ bool sync_digest(struct sync *s, unsigned member, const uint8_t *body, size_t le
     if (!read_gossip_digest(body, len, &flags, entry, &count))
         return false;
     for (unsigned i = 0; i < count; i++)
-        if (entry[i].version > SYNC_VERSION_MAX)
+        if ((entry[i].boot ? entry[i].version : entry[i].version & ~SYNC_BEGAN_BIT) >
+            SYNC_VERSION_MAX)
             return false;
     notice(s, now_ns);
     /* Nobody asks and nobody is asked: too late. */
@@ -238,10 +252,23 @@ bool sync_digest(struct sync *s, unsigned member, const uint8_t *body, size_t le
     return true;
 }
 
+/* The log begins with this piece, as store_apply says it. */
+static bool delta_begins(const struct sync *s, unsigned owner)
+{
+    const struct store_owner *w = store_owner(s->store, owner);
+    const struct gossip_delta *d = &s->delta;
+    if (d->from != 0 || d->boot < w->boot)
+        return false;
+    return d->boot > w->boot || w->version == 0 ||
+           d->top > (w->rebuilding ? s->began[owner] : w->version);
+}
+
 /* Into the store, or kept for later. */
 static void delta_take(struct sync *s, const struct link *l, unsigned owner, const uint8_t *body,
                        size_t len)
 {
+    if (delta_begins(s, owner))
+        s->began[owner] = s->delta.top;
     switch (store_apply(s->store, owner, &s->delta, s->now_ns)) {
     case STORE_APPLIED:
         s->stats.deltas_taken++;

@@ -42,8 +42,20 @@ static bool set_complete(const struct sync *s, const struct owner_set *set)
     return true;
 }
 
-/* What we know of as many owners of the set as fit; takes them out of it. Pieces that are held
- * follow their owner. */
+/* What we know of one owner, behind entry `count`; returns the new count. */
+static unsigned entries_of(const struct sync *s, const struct link *l, unsigned owner,
+                           struct digest_entry entry[static GOSSIP_DIGEST_MAX], unsigned count)
+{
+    uint32_t id = member_at(s->members, owner)->fact.id;
+    const struct store_owner *w = store_owner(s->store, owner);
+    entry[count++] = (struct digest_entry){.owner = id, .boot = w->boot, .version = w->version};
+    if (w->rebuilding)
+        entry[count++] =
+            (struct digest_entry){.owner = id, .version = SYNC_BEGAN_BIT | s->began[owner]};
+    return hold_list(s, l, owner, entry, count);
+}
+
+/* What we know of as many owners of the set as fit; takes them out of it. */
 static bool digest_write(struct sync *s, const struct link *l, struct owner_set *set,
                          unsigned flags, struct sync_out *ret)
 {
@@ -51,27 +63,29 @@ static bool digest_write(struct sync *s, const struct link *l, struct owner_set 
     uint16_t owner[GOSSIP_DIGEST_MAX];
     unsigned count = 0, written;
     flags |= set_complete(s, set) ? DIGEST_COMPLETE : 0;
-    for (int o = set_from(set, 0); o >= 0 && count < GOSSIP_DIGEST_MAX;
+    for (int o = set_from(set, 0); o >= 0 && count + 2 <= GOSSIP_DIGEST_MAX;
          o = set_from(set, (unsigned)o + 1)) {
-        uint32_t id = member_at(s->members, (unsigned)o)->fact.id;
-        const struct store_owner *w = store_owner(s->store, (unsigned)o);
-        if (id == 0) {
+        unsigned first = count;
+        if (member_at(s->members, (unsigned)o)->fact.id == 0) {
             set_drop(set, (unsigned)o);
             continue;
         }
-        unsigned first = count;
-        entry[count++] = (struct digest_entry){.owner = id, .boot = w->boot, .version = w->version};
-        count = hold_list(s, l, (unsigned)o, entry, count);
+        count = entries_of(s, l, (unsigned)o, entry, count);
         for (unsigned i = first; i < count; i++)
             owner[i] = (uint16_t)o;
     }
     if (count == 0)
         return false;
+    if (set->count > 0 && set_from(set, owner[count - 1] + 1u) >= 0)
+        flags &= ~(unsigned)DIGEST_COMPLETE;
     ret->member = l->member;
     ret->kind = GOSSIP_DIGEST;
     ret->len = write_gossip_digest(ret->body, sizeof ret->body, flags, entry, count, &written);
     for (unsigned i = 0; i < written; i++)
         set_drop(set, owner[i]);
+    /* Of the last one, some may not have fitted: then it comes again, unless it came alone. */
+    if (written < count && owner[written] == owner[written - 1] && owner[0] != owner[written])
+        set_put(set, owner[written]);
     return ret->len > 0;
 }
 

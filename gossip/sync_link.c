@@ -221,7 +221,6 @@ static void link_knows(struct sync *s, struct link *l, unsigned owner, uint64_t 
     h->version = version;
     if (lower) {
         window_rewind(s, l, owner);
-        h->sent.began = 0; /* what it takes anew it need not have from us */
         return;
     }
     if (boot > s->owner[owner].boot) {
@@ -253,7 +252,30 @@ static void link_answered(struct sync *s, struct link *l, unsigned owner, uint64
         link_ready(s, l, owner);
 }
 
-void link_said(struct sync *s, struct link *l, unsigned owner, uint64_t boot, uint64_t version,
+/* Below our horizon no piece may join what the peer has of an earlier start: it would miss the
+ * tombstones that we have purged. So a log with a horizon behind its first piece begins with that
+ * piece alone, until the peer says that it has taken it, or that it is beyond. */
+static bool link_restarts(const struct sync *s, const struct link *l, unsigned owner,
+                          const struct said *said)
+{
+    uint64_t horizon = store_owner(s->store, owner)->horizon;
+    return l->of[owner].restart && said->boot == s->owner[owner].boot && said->version < horizon &&
+           said->began < horizon;
+}
+
+static void link_restarted(struct link *l, unsigned owner, uint64_t now_ns)
+{
+    struct heard *h = &l->of[owner];
+    window_drop(l, owner);
+    h->restart = false;
+    h->sent = (struct store_place){.version = 0};
+    h->boot = h->version = 0; /* what it knew before does not count any more */
+    h->lower = 0;
+    l->heard_ns = now_ns;
+    l->backoff = 0;
+}
+
+void link_said(struct sync *s, struct link *l, unsigned owner, const struct said *said,
                uint64_t now_ns)
 {
     struct heard *h = &l->of[owner];
@@ -261,21 +283,18 @@ void link_said(struct sync *s, struct link *l, unsigned owner, uint64_t boot, ui
     set_drop(&l->ask, owner);
     set_drop(&l->asking, owner);
     link_wake(s, l);
-    if (h->restart && boot == h->boot) {
-        if (!window_restarted(s, l, owner, version))
-            return;
-        h->restart = false;
-        h->lower = 0;
-        window_drop(l, owner);
-        h->boot = 0; /* what it knew before does not count any more */
-        l->heard_ns = now_ns;
-        l->backoff = 0;
-        set_put(&l->ready, owner);
-    } else if (!believed(h, boot, version)) {
+    if (link_restarts(s, l, owner, said))
         return;
-    }
-    link_knows(s, l, owner, boot, version, now_ns);
+    bool restarted = h->restart && said->boot == s->owner[owner].boot;
+    if (restarted)
+        link_restarted(l, owner, now_ns);
+    else if (!believed(h, said->boot, said->version))
+        return;
+    h->began = said->began;
+    link_knows(s, l, owner, said->boot, said->version, now_ns);
     link_answered(s, l, owner, now_ns);
+    if (restarted && link_behind(s, l, owner))
+        link_ready(s, l, owner);
     link_schedule(s, l, owner, now_ns);
 }
 

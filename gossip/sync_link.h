@@ -25,7 +25,10 @@ enum {
     SYNC_NO_LINK = 0xff,
 };
 #define SYNC_VERSION_MAX ((UINT64_C(1) << 48) - 1) /* the store knows none beyond */
-#define SYNC_REBUILT_NS UINT64_C(100000000)        /* between looks whether a log is whole again */
+/* Marks what stands behind an owner's entry in a digest, with boot 0: this bit set, the `began` of
+ * struct heard; else the end of a piece that is held. */
+#define SYNC_BEGAN_BIT (UINT64_C(1) << 63)
+#define SYNC_REBUILT_NS UINT64_C(100000000) /* between looks whether a log is whole again */
 #define SYNC_RETRY_MAX_NS UINT64_C(2000000000)
 #define SYNC_EXCHANGE_NS UINT64_C(4000000000) /* between whole digests to one that differs */
 #define SYNC_VISIT_NS                                                                              \
@@ -77,13 +80,13 @@ static inline int set_from(const struct owner_set *set, unsigned owner)
 /* How a peer stands to an owner's log. All zero: it knows nothing. */
 struct heard {
     uint64_t boot, version;  /* it knows the log of this boot up to here */
-    struct store_place sent; /* the log of our owner's boot has been sent up to here */
+    uint64_t began;          /* while it takes the log from the start: the start's `top`; else 0 */
+    struct store_place sent; /* the log of the boot that we know has been sent up to here */
     uint64_t due_ns;         /* while in `waiting` */
     uint8_t lower;           /* digests in a row that said less than we believe */
     bool asked;              /* it waited long enough, and was asked whether it still lags */
     bool moved;              /* what it knows changed since the waiting began: somebody feeds it */
-    bool restart; /* it lags behind our horizon: the first piece is in flight, alone, see restarted
-                   */
+    bool restart;            /* the log's first piece is in flight, alone, see link_restarts */
 };
 
 /* One delta in flight. */
@@ -153,7 +156,8 @@ struct sync {
     uint64_t visit_ns; /* not before: the next link to one that is no neighbour */
 
     struct noticed owner[STORE_MEMBERS_MAX];
-    uint64_t view;   /* the store's when all owners were looked at */
+    uint64_t began[STORE_MEMBERS_MAX]; /* the `top` of the piece that began the last rebuild */
+    uint64_t view;                     /* the store's when all owners were looked at */
     uint64_t own_ns; /* when our latest changes may be sent, UINT64_MAX: there are none */
     struct owner_set rebuilding; /* taken from the start: not to be read yet */
     uint64_t rebuilding_ns;      /* when to look whether one of them is whole */
@@ -188,8 +192,13 @@ static inline void link_wake(struct sync *s, const struct link *l)
 /* The link to a member, one begun when there is none, or NULL: there is no room for it. */
 struct link *link_open(struct sync *s, unsigned member, uint64_t now_ns);
 void link_close(struct sync *s, struct link *l);
-/* The peer has said (a digest) that it knows so much, or shown (a delta) that it knows as much. */
-void link_said(struct sync *s, struct link *l, unsigned owner, uint64_t boot, uint64_t version,
+/* What a digest says of an owner. */
+struct said {
+    uint64_t boot, version;
+    uint64_t began; /* as in struct heard */
+};
+/* The peer has said that it knows so much, or shown (a delta) that it knows as much. */
+void link_said(struct sync *s, struct link *l, unsigned owner, const struct said *said,
                uint64_t now_ns);
 void link_shown(struct sync *s, struct link *l, unsigned owner, uint64_t boot, uint64_t version,
                 uint64_t now_ns);
@@ -216,10 +225,6 @@ void window_held(struct link *l, unsigned owner, uint64_t to, uint64_t now_ns);
 void window_rewind(const struct sync *s, struct link *l, unsigned owner);
 /* Forgets the owner's pieces. */
 void window_drop(struct link *l, unsigned owner);
-/* The peer lags behind the horizon, and its digest says `version` of the same boot: has it taken
- * the log from the start? */
-bool window_restarted(const struct sync *s, const struct link *l, unsigned owner, uint64_t version);
-
 /* --- sync_digest.c --- */
 
 /* The next digest that is due. */

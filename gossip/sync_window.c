@@ -64,19 +64,6 @@ void window_held(struct link *l, unsigned owner, uint64_t to, uint64_t now_ns)
     }
 }
 
-bool window_restarted(const struct sync *s, const struct link *l, unsigned owner, uint64_t version)
-{
-    uint64_t before = l->of[owner].version;
-    if (version >= store_owner(s->store, owner)->horizon)
-        return true; /* somebody else has brought it here */
-    for (unsigned i = 0; i < l->count; i++) {
-        const struct piece *p = &l->piece[i];
-        if (p->owner == owner)
-            return version >= p->to && (p->to > before || version < before);
-    }
-    return true;
-}
-
 /* --- when it is sent again --- */
 
 static uint64_t rtt_ns(const struct sync *s, const struct link *l)
@@ -137,15 +124,18 @@ static void delta_cut(struct gossip_delta *d, uint64_t to)
     d->to = to;
 }
 
-/* The log may have changed since: facts have left the piece for the end of the log, and a few bytes
- * may have been added. What does not fit any more is read anew, with all behind it. */
+/* The log may have changed since: tombstones that it told of may have been purged, facts have left
+ * the piece for the end of the log, and a few bytes may have been added. What does not fit any more
+ * is read anew, with all behind it. */
 static bool piece_again(struct sync *s, struct link *l, unsigned i, uint64_t now_ns,
                         struct sync_out *ret)
 {
     struct piece p = l->piece[i];
     struct store_place place = p.place;
     bool restart = false;
-    if (!store_read(s->store, p.owner, &place, GOSSIP_BODY_MAX, &s->delta, &restart) ||
+    place.began = l->of[p.owner].began;
+    if (p.top < store_owner(s->store, p.owner)->horizon ||
+        !store_read(s->store, p.owner, &place, GOSSIP_BODY_MAX, &s->delta, &restart) ||
         s->delta.to < p.to) {
         window_rewind(s, l, p.owner);
         set_put(&l->ready, p.owner);
@@ -164,35 +154,26 @@ static bool piece_again(struct sync *s, struct link *l, unsigned i, uint64_t now
     return piece_write(s, l, ret);
 }
 
-/* The first piece for one that lags behind the horizon must be told from what it knew: only a
- * version that is not that one shows that it has begun anew. */
-static void restart_cut(struct gossip_delta *d, uint64_t before)
-{
-    if (d->to == before && d->row_count > 1)
-        delta_cut(d, before - 1);
-}
-
 /* A new piece of the owner's log. False: there is nothing to send. */
 static bool piece_begin(struct sync *s, struct link *l, unsigned owner, uint64_t now_ns,
                         struct sync_out *ret)
 {
     struct heard *h = &l->of[owner];
-    struct store_place place = h->sent, begin = place;
+    struct store_place place = h->sent, begin;
     bool restart = false;
     size_t room = GOSSIP_BODY_MAX - PIECE_SLACK;
+    place.began = h->began; /* not from when we were at zero, but from when the peer was */
+    begin = place;
     if (!store_read(s->store, owner, &place, room, &s->delta, &restart)) {
         if (!restart)
             return false;
         window_drop(l, owner);
-        h->restart = h->boot == s->owner[owner].boot && h->version > 0;
         place = begin = (struct store_place){.version = 0};
         if (!store_read(s->store, owner, &place, room, &s->delta, &restart))
             return false;
     }
-    if (h->restart) {
-        restart_cut(&s->delta, h->version);
-        if (s->delta.to < place.version)
-            place = (struct store_place){.version = s->delta.to, .began = place.began};
+    if (begin.version == 0 && place.version < store_owner(s->store, owner)->horizon) {
+        h->restart = true;
         set_drop(&l->ready, owner);
     }
     h->sent = place;

@@ -9,8 +9,8 @@
  * is one msgpack array of a fixed shape a kind. It is written with msgpack-c and read with a pull
  * reader of our own that allocates nothing and takes no counts on trust: a shape that is not
  * exactly as wanted is a false. Unsigned numbers are taken in every encoding that can hold them.
- * Extra elements at the end of a record are skipped, up to GOSSIP_SKIP_DEPTH arrays deep, so that
- * a later version may add some; a list has no extra elements, and bytes behind the record are an
+ * Extra elements at the end of a record are skipped, up to MP_SKIP_DEPTH arrays deep, so that a
+ * later version may add some; a list has no extra elements, and bytes behind the record are an
  * error. Ids of beacons are never 0.
  *
  * Pure; every function may be called from any thread. */
@@ -36,7 +36,6 @@ enum {
     GOSSIP_MEMBERS_MAX = 32, /* in one frame */
     GOSSIP_DIGEST_MAX = 64,
     GOSSIP_ROWS_MAX = 384,
-    GOSSIP_SKIP_DEPTH = 3,
 };
 
 enum gossip_kind {

@@ -9,8 +9,6 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-#include "shard/group.h"
-#include "shard/io.h"
 #include "shard/sender.h"
 #include "shard/shard.h"
 #include "shard/sockets.h"

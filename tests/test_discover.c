@@ -364,6 +364,7 @@ static const struct {
 } handshakes[] = {
     {"by address", "IP:127.0.0.1", "127.0.0.1", true, true, NULL},
     {"by name", "DNS:localhost", "localhost", true, true, NULL},
+    {"by name to the root", "DNS:localhost", "localhost.", true, true, NULL},
     {"another name", "DNS:registry.test", "localhost", true, true, "hostname mismatch"},
     {"another address", "IP:127.0.0.2", "127.0.0.1", true, true, "IP address mismatch"},
     {"a name is no address", "DNS:127.0.0.1", "127.0.0.1", true, true, "IP address mismatch"},

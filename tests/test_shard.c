@@ -285,7 +285,7 @@ static void config_for(struct config *c, const char *addr, const char *peers)
 {
     config_init(c);
     c->addr = endpoint_at(addr);
-    c->max_nodes = 1000;
+    c->max_nodes = c->max_routes = 1000;
     c->io = IO_MMSG;
     snprintf(c->peers, sizeof c->peers, "%s", peers);
 }
@@ -426,9 +426,10 @@ static void generations(enum io_choice first, enum io_choice second)
     struct shards_report report;
     assert_non_null(c);
     config_for(c, "127.0.0.1:0", "192.0.2.1:9001");
+    for (int g = 0; g < GENERATIONS; g++)
+        server[g] = server_for(c, 2);
     for (int g = 0; g < GENERATIONS; g++) {
         c->io = g & 1 ? second : first;
-        server[g] = server_for(c, 2);
         shards = generation(c, server[g], shards, &report);
         if (g == 0) {
             c->addr.port = report.bound.port;
@@ -569,6 +570,64 @@ static void test_started_again(void **state)
     }
 }
 
+/* Discovers of many ids: all answered, and how many of them came to a shard that is not the owner.
+ */
+static uint64_t passed_on(const struct server *server, int udp)
+{
+    uint8_t reply[64];
+    uint64_t before = 0, after = 0;
+    for (unsigned i = 0; i < server->lane_count; i++)
+        before += count_read(&server->lane[i]->stats.mail_passed);
+    for (uint8_t id = 1; id <= 40; id++) {
+        assert_int_equal(send(udp, (uint8_t[]){1, 0, 0, 0, id}, 5, 0), 5);
+        assert_true(readable(udp, WAIT_MS));
+        assert_true(recv(udp, reply, sizeof reply, 0) > 0);
+    }
+    for (unsigned i = 0; i < server->lane_count; i++)
+        after += count_read(&server->lane[i]->stats.mail_passed);
+    return after - before;
+}
+
+/* Who has started last steers by its own key: a successor, and the first one again after it. An
+ * adopted set does not before. */
+static void test_steered_by_who_serves(void **state)
+{
+    (void)state;
+    struct config *c = malloc(sizeof *c);
+    struct server *server[2];
+    struct shards *shards[2];
+    struct shards_report report;
+    struct endpoint at;
+    const char *failed = "";
+    int fds[SHARDS_DESCRIPTORS_MAX];
+    assert_non_null(c);
+    config_for(c, "127.0.0.1:0", "192.0.2.1:9001");
+    for (int i = 0; i < 2; i++)
+        server[i] = server_for(c, 2);
+    server[1]->owner_key = (struct owner_key){.add = 0x1234567, .multiply = 0x9e3779b1};
+    assert_int_equal(shards_open(&shards[0], server[0], c, &report, &failed), 0);
+    assert_int_equal(shards_start(shards[0], &report, &failed), 0);
+    int udp = udp_open(&report.bound, &at);
+    assert_int_equal(passed_on(server[0], udp), 0);
+    unsigned n = descriptors_copy(shards[0], fds);
+    assert_int_equal(shards_adopt(&shards[1], server[1], c, fds, n, &report, &failed), 0);
+    assert_int_equal(passed_on(server[0], udp), 0); /* the first one still serves */
+    for (int turn = 0; turn < 3; turn++) {
+        shards_stop(shards[turn % 2]);
+        assert_int_equal(shards_start(shards[1 - turn % 2], &report, &failed), 0);
+        assert_int_equal(passed_on(server[1 - turn % 2], udp), 0);
+    }
+    /* A key that is nobody's shows that the above can fail. */
+    assert_int_equal(steer_attach(fds[0], (struct owner_key){1, 3}, 2, true), 0);
+    assert_in_range(passed_on(server[1], udp), 5, 35);
+    for (int i = 0; i < 2; i++) {
+        shards_close(shards[i]);
+        free(server[i]);
+    }
+    close(udp);
+    free(c);
+}
+
 /* What is not this configuration's set is refused, and stays the caller's. */
 enum misfit {
     FITS,
@@ -707,8 +766,8 @@ int main(void)
         cmocka_unit_test(test_mesh_socket),       cmocka_unit_test(test_stop_uring),
         cmocka_unit_test(test_stop_mmsg),         cmocka_unit_test(test_nothing_lost_uring),
         cmocka_unit_test(test_nothing_lost_mmsg), cmocka_unit_test(test_nothing_lost_between_ports),
-        cmocka_unit_test(test_started_again),     cmocka_unit_test(test_misfits),
-        cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_started_again),     cmocka_unit_test(test_steered_by_who_serves),
+        cmocka_unit_test(test_misfits),           cmocka_unit_test(test_addresses),
     };
     if (sodium_init() < 0)
         return 1;

@@ -567,7 +567,6 @@ static void test_purged(void **state)
             w->cut[0][1] = w->cut[1][0] = false;
             bad_network(w);
             w->loss = loss;
-            print_message("case %u loss %u\n", c, loss);
             world_heal(w, 60 * SECOND);
             assert_model(w);
             assert_silent(w);

@@ -115,7 +115,7 @@ static struct config *config_of(void)
     assert_non_null(c);
     config_init(c);
     c->addr = endpoint_at("127.0.0.1:0");
-    c->max_nodes = 20000;
+    c->max_nodes = c->max_routes = 20000;
     c->rules.allow_private = PRIVATE_YES;
     return c;
 }

@@ -79,6 +79,25 @@ static void chaos(struct world *w)
         check_sweep(w);
 }
 
+/* Far too few rows for all that is claimed: much is refused, nothing goes wrong. */
+static void cramped(struct world *w)
+{
+    w->checks = true;
+    w->put_back = 2;
+    if (!all_start(w))
+        return;
+    repeatedly(w, EVENT_CHURN, &w->churn_ns, 20 * SIM_MS);
+    repeatedly(w, EVENT_FAULT, &w->fault_ns, 3 * SIM_S);
+    world_run(w, w->options.hours ? w->options.hours * 3600 * SIM_S : 120 * SIM_S);
+    faults_end(w);
+    if (!world_until(w, 60 * SIM_S, members_know))
+        truth_explain(w);
+    world_run(w, 35 * SIM_S);
+    if (!w->failed && !world_until(w, 30 * SIM_S, logs_equal))
+        world_fail(w, "logs do not end");
+    check_sweep(w);
+}
+
 /* --- how long a change takes --- */
 
 static void update(struct world *w)
@@ -319,6 +338,10 @@ static void scale(struct world *w)
 
 const struct scenario scenarios[] = {
     {"chaos", "any faults, then none", {.beacons = 5, .nodes = 200, .loss = 5, .dup = 1}, chaos},
+    {"cramped",
+     "stores that are too small",
+     {.beacons = 4, .nodes = 200, .loss = 5, .dup = 1, .rows = 150},
+     cramped},
     {"update",
      "how long a change takes",
      {.beacons = 5, .nodes = 2000, .loss = 20, .dup = 1},

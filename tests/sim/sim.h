@@ -31,6 +31,7 @@ struct sim_options {
     unsigned beacons;
     uint32_t nodes;
     unsigned loss, dup; /* percent of frames */
+    uint32_t rows;      /* of each store, 0: as many as are needed */
     unsigned hours;
     bool trace;
 };

@@ -27,6 +27,8 @@ static void *pages(size_t size)
 /* A node may be known from several beacons at once, and a tombstone is a row, too. */
 static uint32_t rows_wanted(const struct world *w)
 {
+    if (w->options.rows)
+        return w->options.rows;
     if (w->nodes >= 200000)
         return w->nodes + w->nodes / 8;
     return w->nodes * (w->beacons < 8 ? w->beacons : 8) + 4096;
