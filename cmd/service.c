@@ -404,9 +404,15 @@ static void drain(struct beacon *b, const sigset_t *set)
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 }
 
-static void beacon_close(struct beacon *b)
+/* `orderly`: what comes from here on waits in the sockets, for whom the manager gives them to. */
+static void beacon_close(struct beacon *b, bool orderly)
 {
-    around_close(b, false);
+    if (!b->away)
+        around_close(b, false);
+    if (orderly) {
+        shards_stop(b->shards);
+        succession_store_table(b->server);
+    }
     succession_end(&b->succession);
     if (b->takeover)
         takeover_serve_stop(b->takeover);
@@ -456,7 +462,7 @@ int service_run(struct config *config, int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     int err = beacon_open(b);
     if (err != 0) {
-        beacon_close(b);
+        beacon_close(b, false);
         return err > 0 ? err : exit_code_of(err);
     }
     struct started started = {
@@ -474,11 +480,10 @@ int service_run(struct config *config, int argc, char **argv)
              beacon_revision);
     notify_send("READY=1");
     succession_store_sockets(b->shards);
-    if (serve(b, &set))
-        return EXIT_SUCCESS; /* what is left is the successor's, or goes with the process */
-    drain(b, &set);
-    succession_store_table(b->server);
-    beacon_close(b);
+    bool handed_over = serve(b, &set);
+    if (!handed_over)
+        drain(b, &set);
+    beacon_close(b, !handed_over);
     log_line(LOG_INFO, "beacon", "stopped", NULL);
     return EXIT_SUCCESS;
 }

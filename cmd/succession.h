@@ -32,7 +32,8 @@ int succession_done(struct succession *s);
 /* At any point: lets go of what was not taken. */
 void succession_end(struct succession *s);
 
-/* What the manager shall keep: the sockets, from the start on; and the table, at an orderly end. */
+/* What the manager shall keep: the sockets, from the start on; and the table, when the shards have
+ * stopped. */
 void succession_store_sockets(const struct shards *shards);
 void succession_store_table(const struct server *server);
 

@@ -334,7 +334,8 @@ static struct {
 } names = {.socket = -1};
 
 /* "_beacon._udp.fleet.test" has `targets` SRV records, that point to localhost with ports from 7001
- * on, and one that says nothing. All else does not exist. */
+ * on, and one that says nothing. "localhost." is 127.0.0.1. All
+ * else does not exist. */
 static inline size_t name_answer(const uint8_t *question, size_t len, uint8_t *answer, size_t room)
 {
     static const uint8_t fleet[] = "\x07_beacon\x04_udp\x05"
@@ -342,14 +343,23 @@ static inline size_t name_answer(const uint8_t *question, size_t len, uint8_t *a
                                    "test",
                          target[] = "\x09localhost";
     bool known = len >= 12 + sizeof fleet + 4 && memcmp(question + 12, fleet, sizeof fleet) == 0;
+    static const uint8_t ask_local[] = "\x09localhost\0\0\1\0", local_at[] = {127, 0, 0, 1};
+    bool is_local = len == 12 + sizeof ask_local && memcmp(question + 12, ask_local, 14) == 0;
     unsigned targets = atomic_load(&names.targets);
     struct writer w = writer_of(answer, room);
     write_bytes(&w, question, 2);
-    write_u16(&w, atomic_load(&names.refuses) ? 0x8182 : known ? 0x8180 : 0x8183);
+    write_u16(&w, atomic_load(&names.refuses) ? 0x8182 : known || is_local ? 0x8180 : 0x8183);
     write_u16(&w, 1);
-    write_u16(&w, (uint16_t)(known ? targets + 1 : 0));
+    write_u16(&w, (uint16_t)(known ? targets + 1 : is_local));
     write_u32(&w, 0);
-    write_bytes(&w, question + 12, len - 12); /* may have EDNS in it: see the caller */
+    write_bytes(&w, question + 12, len - 12);
+    if (is_local) { /* "localhost." is no name of a hosts file */
+        write_u32(&w, 0xc00c0001);
+        write_u16(&w, 1);
+        write_u32(&w, 5);
+        write_u16(&w, 4);
+        write_bytes(&w, local_at, 4);
+    }
     for (unsigned i = 0; known && i <= targets; i++) {
         bool none = i == targets;
         write_u16(&w, 0xc00c); /* the name of the question */

@@ -381,6 +381,8 @@ static void test_tls(void **state)
     snprintf(other, sizeof other, "%s/other", dir);
     SSL_CTX_free(tls_server("IP:127.0.0.1", other));
     for (size_t i = 0; i < COUNT(handshakes); i++) {
+        if (strcmp(handshakes[i].host, "localhost.") == 0 && !names.works)
+            continue; /* nobody would know that name */
         print_message("%s\n", handshakes[i].name);
         SSL_CTX *tls = tls_server(handshakes[i].cert_names, ca);
         if (!handshakes[i].server_tls)
