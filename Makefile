@@ -1,7 +1,7 @@
 # make run     set up, build, start `beacon --dev`
 # make check   set up, then every test
 # make         build the programs into build/
-# Others: quick units scenarios asan tsan fuzz bench tidy flood format install clean
+# Others: quick units scenarios sim asan tsan fuzz bench tidy flood format install clean
 VERSION  := 0.1.0
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
@@ -33,6 +33,7 @@ MAINS    := cmd/beacon.c cmd/beaconctl.c
 CORE     := $(filter-out $(MAINS),$(wildcard proto/*.c server/*.c gossip/*.c shard/*.c wss/*.c cmd/*.c))
 TESTS    := $(patsubst tests/%.c,$B/tests/%,$(wildcard tests/test_*.c))
 FUZZERS  := $(patsubst tests/%.c,$B/%,$(wildcard tests/fuzz_*.c))
+SIM      := $(patsubst %.c,$B/%.o,$(wildcard tests/sim/*.c gossip/*.c proto/*.c))
 BENCHES  := $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/bench_*.c))
 BENCHLIB := $(filter-out $(wildcard bench/bench_*.c),$(wildcard bench/*.c))
 PROGRAMS := $(patsubst cmd/%.c,$B/%,$(MAINS))
@@ -113,6 +114,15 @@ asan:
 tsan:
 	$(MAKE) quick B=build/tsan SAN=thread
 
+# Many beacons in one process and a virtual clock: `make sim` is a fixed budget, `make sim SEED=n` one
+# seed again.
+$B/tests/sim-beacons: $(SIM)
+	@echo "LINK $@"
+	$Q$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(LIBS)
+simulator: $B/tests/sim-beacons
+sim: simulator
+	$B/tests/sim-beacons $(if $(SEED),--seed $(SEED)) $(SIM_ARGS)
+
 # What reads outside bytes, instrumented once in a tree of its own; each fuzzer links to it.
 FUZZ_SECONDS ?= 20
 $B/fuzz_%: tests/fuzz_%.c $B/fuzzed.a
@@ -144,7 +154,7 @@ flood: all benches
 clean:
 	rm -rf $B
 
-.PHONY: all run check deps deps-test install tests units scenarios quick asan tsan fuzzers fuzzers-here fuzz tidy \
+.PHONY: all run check deps deps-test install tests units scenarios sim simulator quick asan tsan fuzzers fuzzers-here fuzz tidy \
         format benches bench flood clean
 .SECONDARY:
--include $(patsubst %.c,$B/%.d,$(CORE) $(MAINS)) $(TESTS:%=%.d)
+-include $(patsubst %.c,$B/%.d,$(CORE) $(MAINS)) $(TESTS:%=%.d) $(SIM:.o=.d)

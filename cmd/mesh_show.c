@@ -21,13 +21,19 @@ static double silent_s(const struct gossip_peer *p, uint64_t now_ns)
     return p->heard_ns < now_ns ? seconds(now_ns - p->heard_ns) : 0;
 }
 
+/* Who has ended drains no more. */
+static bool is_draining(const struct gossip_peer *p)
+{
+    return p->says.draining && (p->state == PEER_ALIVE || p->state == PEER_SUSPECT);
+}
+
 static void show_peer(const struct gossip_peer *p, uint64_t now_ns, struct mesh_view_peer *ret)
 {
     *ret = (struct mesh_view_peer){
         .id = p->id,
         .at = p->at,
         .state = (enum mesh_view_state)p->state,
-        .draining = p->says.draining,
+        .draining = is_draining(p),
         .boot = p->boot,
         .rtt_s = p->rtt_ns ? seconds(p->rtt_ns) : -1,
         .silent_s = p->heard_ns ? silent_s(p, now_ns) : -1,

@@ -236,7 +236,8 @@ static void set_status(struct discover *d, const struct registry_cycle *c)
         d->status.registry_ok_unix_s = (int64_t)time(NULL);
     if (c->listed)
         d->status.listed = c->list.count;
-    memcpy(d->status.error, c->error, sizeof d->status.error);
+    /* That the look before failed does not matter when all else went well. */
+    snprintf(d->status.error, sizeof d->status.error, "%s", d->status.registry_ok ? "" : c->error);
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -245,6 +246,7 @@ void discover_collect_cycle(struct discover *d)
     if (!d->cycle || !errand_is_done(d->cycle))
         return;
     const struct registry_cycle *c = errand_result(d->cycle);
+    set_status(d, c); /* before anybody is told */
     /* Before we register again: who has put our id somewhere else shows here only. */
     uint64_t twice = c->looked ? check_ids(d, &c->before, d->said_twice, false) : 0;
     if (c->addr[0])
@@ -262,7 +264,6 @@ void discover_collect_cycle(struct discover *d)
                      c->addr);
     else
         discover_say(d, &d->said_cycle, true, "registry", "%s: %s", d->c.registry, c->error);
-    set_status(d, c);
     errand_drop(d->cycle);
     d->cycle = NULL;
 }

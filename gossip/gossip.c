@@ -137,8 +137,8 @@ void gossip_leave(struct gossip *g, uint64_t now_ns)
 {
     unsigned neighbours[MEMBER_NEIGHBOURS_MAX];
     g->now_ns = now_ns;
-    member_leave(g->members, now_ns);
     unsigned count = member_neighbours(g->members, neighbours);
+    member_leave(g->members, now_ns);
     for (unsigned i = 0; i < count; i++) {
         uint8_t body[GOSSIP_BODY_MAX];
         unsigned written;
@@ -226,6 +226,10 @@ void gossip_reboot(struct gossip *g, uint64_t boot)
         g->muted_until_ns = g->now_ns + MUTE_NS; /* a duel of two with one id: we step back */
         return;
     }
+    /* Who told us may be behind: the same boot must not be taken twice, with two logs. */
+    uint32_t apart;
+    seal_random(&g->random, &apart, sizeof apart);
+    boot += apart >> 12;
     g->boot = boot;
     g->sequence = 0;
     store_reboot(g->store, boot);

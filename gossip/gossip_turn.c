@@ -323,6 +323,13 @@ bool gossip_route(struct gossip *g, struct gossip_route *ret)
         return false;
     uint32_t id = g->routes[g->route_head++ % ROUTE_QUEUE];
     struct holder best = store_best(g->store, id, true);
+    if (best.owner == STORE_NONE) {
+        /* Whoever claims it is not usable, and the table forgets that claim now: should the owner
+         * come back as it was, its rows are news again. */
+        unsigned owner = store_claimant(g->store, id);
+        if (owner != STORE_NONE)
+            g->walk[owner].all = true;
+    }
     *ret = (struct gossip_route){.id = id, .beacon = best.owner, .meta = best.meta};
     return true;
 }

@@ -28,7 +28,8 @@ enum {
 };
 #define PILOT_PERIOD_NS UINT64_C(10000000000)
 #define PILOT_TTL_NS UINT64_C(90000000000)
-#define PILOT_CONFIRM_NS UINT64_C(5000000000)
+/* Longer than the period: between two forged ones there is always one that is not. */
+#define PILOT_CONFIRM_NS UINT64_C(11000000000)
 #define PILOT_SPACING_NS UINT64_C(1000000000)
 
 struct pilot;

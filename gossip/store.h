@@ -121,6 +121,8 @@ struct holder {
 struct holder store_best(const struct store *s, uint32_t id, bool others);
 /* Do several owners but ourselves claim it, usable or not? */
 bool store_contested(const struct store *s, uint32_t id);
+/* One of them, STORE_NONE: nobody. */
+unsigned store_claimant(const struct store *s, uint32_t id);
 /* Does `owner` claim `id`? */
 bool store_has(const struct store *s, unsigned owner, uint32_t id);
 

@@ -234,6 +234,16 @@ bool store_contested(const struct store *s, uint32_t id)
     return claims > 1;
 }
 
+unsigned store_claimant(const struct store *s, uint32_t id)
+{
+    for (uint32_t i = s->head[bucket_of(s, id)]; i; i = s->row[i].chain) {
+        const struct row *r = &s->row[i];
+        if (r->id == id && !r->gone && r->owner != STORE_SELF)
+            return r->owner;
+    }
+    return STORE_NONE;
+}
+
 bool store_has(const struct store *s, unsigned owner, uint32_t id)
 {
     uint32_t i = row_find(s, owner, id);

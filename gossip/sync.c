@@ -370,24 +370,23 @@ const struct sync_stats *sync_stats(const struct sync *s)
     return &s->stats;
 }
 
-static bool link_settled(const struct sync *s, const struct link *l)
+/* How far a peer is with its own log it tells us by sending it. */
+static bool owner_settled(const struct sync *s, const struct link *l, unsigned owner)
 {
-    for (unsigned i = 0; i < members_count(s->members); i++) {
-        const struct store_owner *w = store_owner(s->store, i);
-        const struct heard *h = &l->of[i];
-        bool is_told = l->told_all || set_has(&l->told, i);
-        if (w->version > 0 && (!is_told || h->boot != w->boot || h->version != w->version))
-            return false;
-        if (w->version == 0 && h->version > 0)
-            return false;
-    }
-    return true;
+    const struct store_owner *w = store_owner(s->store, owner);
+    const struct heard *h = &l->of[owner];
+    if (h->boot == w->boot && h->version == w->version)
+        return l->told_all || set_has(&l->told, owner);
+    if (owner == l->member)
+        return h->boot < w->boot || (h->boot == w->boot && h->version < w->version);
+    return w->version == 0 && h->version == 0;
 }
 
 bool sync_settled(const struct sync *s)
 {
     for (const struct link *l = s->link; l < s->link + SYNC_LINKS_MAX; l++)
-        if (l->used && l->wanted && !link_settled(s, l))
-            return false;
+        for (unsigned i = 0; l->used && l->wanted && i < members_count(s->members); i++)
+            if (!owner_settled(s, l, i))
+                return false;
     return true;
 }

@@ -100,12 +100,9 @@ static bool ack_next(struct sync *s, struct link *l, uint64_t now_ns, struct syn
 static bool ask_next(struct sync *s, struct link *l, uint64_t now_ns, struct sync_out *ret)
 {
     if (l->asking.count == 0 && l->ask.count > 0 && now_ns >= l->ask_ns) {
-        unsigned shift = l->ask_tries < 2 ? l->ask_tries : 2;
-        l->ask_ns = now_ns + (SYNC_DIGEST_NS << shift);
-        if (l->ask_tries++ < SYNC_ASK_TRIES)
-            l->asking = l->ask;
-        else
-            l->ask = (struct owner_set){.count = 0};
+        l->ask_ns = now_ns + (SYNC_DIGEST_NS << l->ask_tries);
+        l->ask_tries += l->ask_tries < SYNC_ASK_TRIES;
+        l->asking = l->ask;
     }
     return l->asking.count > 0 && digest_write(s, l, &l->asking, DIGEST_ASKS, ret);
 }

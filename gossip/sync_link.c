@@ -139,6 +139,17 @@ static void link_lazily(struct sync *s, struct link *l, unsigned owner, uint64_t
     link_wait(s, l, owner, now_ns + lazy_ns(s, l, owner));
 }
 
+/* Neither lacks anything, as far as is known: questions whether it does are needless too. */
+static void link_nothing(struct link *l, unsigned owner)
+{
+    set_drop(&l->ready, owner);
+    set_drop(&l->waiting, owner);
+    if (!set_has(&l->told, owner))
+        return;
+    set_drop(&l->ask, owner);
+    set_drop(&l->asking, owner);
+}
+
 void link_schedule(struct sync *s, struct link *l, unsigned owner, uint64_t now_ns)
 {
     if (link_ahead(s, l, owner)) {
@@ -149,8 +160,7 @@ void link_schedule(struct sync *s, struct link *l, unsigned owner, uint64_t now_
     }
     if (!link_behind(s, l, owner) || owner == l->member ||
         (!l->wanted && now_ns - l->since_ns > SYNC_VISIT_NS)) {
-        set_drop(&l->ready, owner);
-        set_drop(&l->waiting, owner);
+        link_nothing(l, owner);
         return;
     }
     if (!set_has(&l->told, owner) && !l->told_all)

@@ -21,7 +21,7 @@ enum {
     SYNC_ACK_PIECES = 16,    /* are acknowledged at once: the window must not run dry */
     SYNC_REORDERED = 3,      /* younger pieces that arrived: then this one is lost */
     SYNC_LOWER = 3,          /* digests in a row that say less are believed */
-    SYNC_ASK_TRIES = 6,      /* unanswered questions, then it waits for other news */
+    SYNC_ASK_TRIES = 5,      /* so often the time until a question is repeated doubles */
     SYNC_NO_LINK = 0xff,
 };
 #define SYNC_VERSION_MAX ((UINT64_C(1) << 48) - 1) /* the store knows none beyond */

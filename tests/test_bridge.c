@@ -87,6 +87,7 @@ static struct rig rig;
 static struct bridge *bridge;
 static struct keys *keys;
 static struct events events;
+static struct mesh_view view;
 static struct client clients[MEMBERS_MAX];
 
 static struct conn_turn turn_now(void)
@@ -102,6 +103,7 @@ static int bridge_up(void **state)
     uint8_t seed[64] = {1, 2, 3};
     memset(&rig, 0, sizeof rig);
     memset(clients, 0, sizeof clients);
+    memset(&view, 0, sizeof view);
     heard_count = ended_count = woken = sent = 0;
     now_ns = 5000 * SECOND_NS;
     config_init(&c);
@@ -123,6 +125,7 @@ static int bridge_up(void **state)
     assert_int_equal(
         bridge_open(&bridge, &(struct bridge_config){.server = rig.server,
                                                      .events = &events,
+                                                     .mesh = &view,
                                                      .udp = {.send = udp_send, .wake = lane_wake},
                                                      .beacon_id = 7,
                                                      .sessions_max = MEMBERS_MAX,
@@ -500,6 +503,41 @@ static void drain_spreads_and_ends(void **state)
     client_joins(&clients[0], 41, 1);
 }
 
+static void expect_farewell(const char *want)
+{
+    assert_int_equal(close_status(&heard[0]), WEBSOCKET_GOING_AWAY);
+    assert_int_equal(heard[0].len, 2 + strlen(want));
+    assert_memory_equal(heard[0].bytes + 2, want, strlen(want));
+}
+
+/* All that one drain sends away hear the same; the next asks the mesh anew. */
+static void drain_names_other_beacons(void **state)
+{
+    (void)state;
+    client_joins(&clients[0], 41, 1);
+    client_joins(&clients[1], 42, 2);
+    view.successor[0] = endpoint_at("192.0.2.1:9001");
+    view.successor[1] = endpoint_at("[2001:db8::2]:9002");
+    view.successor_count = 2;
+    bridge_drain(bridge, true, 5000);
+    edge_turns();
+    view.successor_count = 0;
+    edge_turns();
+    for (int i = 0; i < 2; i++) {
+        heard_count = 0;
+        assert_false(client_expires(&clients[i]));
+        expect_farewell("beacon shutting down; try 192.0.2.1:9001 [2001:db8::2]:9002");
+    }
+    bridge_drain(bridge, false, 0);
+    edge_turns();
+    client_joins(&clients[0], 41, 1);
+    bridge_drain(bridge, true, 5000);
+    edge_turns();
+    heard_count = 0;
+    assert_false(client_expires(&clients[0]));
+    expect_farewell("beacon shutting down");
+}
+
 static void places_are_bounded(void **state)
 {
     (void)state;
@@ -542,6 +580,7 @@ int main(void)
         CASE(silent_session_is_pinged_then_over),
         CASE(row_is_refreshed),
         CASE(drain_spreads_and_ends),
+        CASE(drain_names_other_beacons),
         CASE(places_are_bounded),
         CASE(handed_over_to_nobody),
         CASE(row_is_refreshed_in_silence),

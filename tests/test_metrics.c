@@ -371,6 +371,122 @@ static void test_edge_lane_is_counted(void **state)
     free(edge);
 }
 
+#define MESH(name) "beacon_mesh_" name
+
+/* Standalone, too: an alert must not depend on a series that comes later. */
+static void test_series_of_the_mesh_exist_without_it(void **state)
+{
+    (void)state;
+    EXPECT(MESH("enabled 0"), MESH("sealed 0"), MESH("health 0"), MESH("duplicate_id 0"),
+           MESH("registry_up 0"), MESH("registry_last_success_timestamp_seconds 0"),
+           MESH("registry_listed 0"), MESH("peers{state=\"alive\"} 0"),
+           MESH("peers{state=\"suspect\"} 0"), MESH("peers{state=\"dead\"} 0"),
+           MESH("peers{state=\"left\"} 0"), MESH("peers{state=\"pilot\"} 0"),
+           MESH("peers{state=\"silent\"} 0"), MESH("routes 0"), MESH("rows 0"), MESH("rows_max 0"),
+           MESH("own_rows 0"), MESH("refused_rows 0"), MESH("frames_total{direction=\"in\"} 0"),
+           MESH("frames_total{direction=\"out\"} 0"), MESH("bytes_total{direction=\"in\"} 0"),
+           MESH("bytes_total{direction=\"out\"} 0"), MESH("deltas_total{kind=\"sent\"} 0"),
+           MESH("deltas_total{kind=\"again\"} 0"), MESH("deltas_total{kind=\"taken\"} 0"),
+           MESH("deltas_total{kind=\"held\"} 0"), MESH("send_errors_total 0"),
+           MESH("kernel_dropped_packets_total 0"), MESH("journal_lost_total 0"), MESH("settled 0"),
+           MESH("unsettled_seconds 0"), MESH("silence_max_seconds 0"),
+           MESH("round_trip_max_seconds 0"), MESH("age_seconds 0"));
+}
+
+static void test_mesh_is_shown(void **state)
+{
+    (void)state;
+    static struct mesh_view view;
+    view.totals = (struct mesh_view_totals){
+        .peers = {1, 2, 3, 4, 5, 6},
+        .rows = 10,
+        .rows_max = 11,
+        .own_rows = 12,
+        .refused_rows = 13,
+        .frames_in = 14,
+        .bytes_in = UINT64_C(18000000000000000000),
+        .frames_out = 16,
+        .bytes_out = 17,
+        .deltas_sent = 18,
+        .deltas_again = 19,
+        .deltas_taken = 20,
+        .deltas_held = 21,
+        .send_errors = 22,
+        .kernel_drops = 23,
+        .journal_lost = 24,
+        .health = 25,
+        .sealed = true,
+        .settled = true,
+        .unsettled_s = 26.5,
+        .silent_max_s = 0.125,
+        .rtt_max_s = 0.0005,
+        .duplicate_id = true,
+        .registry_ok = true,
+        .registry_ok_unix_s = 1700000001,
+        .registry_listed = 28,
+        .shown_ns = edge_clock_ns() - UINT64_C(7500000000),
+    };
+    admin.mesh = &view;
+    count_set(&stats(0)->nodes_beacon, 30);
+    count_set(&stats(1)->nodes_beacon, 1);
+    EXPECT(MESH("enabled 1"), MESH("sealed 1"), MESH("health 25"), MESH("duplicate_id 1"),
+           MESH("registry_up 1"), MESH("registry_last_success_timestamp_seconds 1700000001"),
+           MESH("registry_listed 28"), MESH("peers{state=\"alive\"} 1"),
+           MESH("peers{state=\"suspect\"} 2"), MESH("peers{state=\"dead\"} 3"),
+           MESH("peers{state=\"left\"} 4"), MESH("peers{state=\"pilot\"} 5"),
+           MESH("peers{state=\"silent\"} 6"), MESH("routes 31"), MESH("rows 10"),
+           MESH("rows_max 11"), MESH("own_rows 12"), MESH("refused_rows 13"),
+           MESH("frames_total{direction=\"in\"} 14"), MESH("frames_total{direction=\"out\"} 16"),
+           MESH("bytes_total{direction=\"in\"} 18000000000000000000"),
+           MESH("bytes_total{direction=\"out\"} 17"), MESH("deltas_total{kind=\"sent\"} 18"),
+           MESH("deltas_total{kind=\"again\"} 19"), MESH("deltas_total{kind=\"taken\"} 20"),
+           MESH("deltas_total{kind=\"held\"} 21"), MESH("send_errors_total 22"),
+           MESH("kernel_dropped_packets_total 23"), MESH("journal_lost_total 24"),
+           MESH("settled 1"), MESH("unsettled_seconds 26.5"), MESH("silence_max_seconds 0.125"),
+           MESH("round_trip_max_seconds 0.0005"));
+    double age_s = value_of("beacon_mesh_age_seconds");
+    assert_true(age_s >= 7.5 && age_s < 30);
+    view.totals.shown_ns = edge_clock_ns() + UINT64_C(60000000000); /* renewed while we write */
+    EXPECT(MESH("age_seconds 0"));
+}
+
+/* What the mesh decides has verdicts like all else: what was for us is taken, not dropped. */
+static void test_verdicts_of_the_mesh(void **state)
+{
+    (void)state;
+    static const struct {
+        enum verdict verdict;
+        const char *labels;
+    } rows[] = {
+        {VERDICT_GOSSIP_TAKEN, "outcome=\"taken\",type=\"gossip\",reason=\"\""},
+        {VERDICT_GOSSIP_CHALLENGED, "outcome=\"answered\",type=\"gossip\",reason=\"challenged\""},
+        {VERDICT_GOSSIP_FORGED, "outcome=\"dropped\",type=\"gossip\",reason=\"forged\""},
+        {VERDICT_SYNC_TAKEN, "outcome=\"taken\",type=\"sync\",reason=\"\""},
+        {VERDICT_SYNC_HELD, "outcome=\"taken\",type=\"sync\",reason=\"held\""},
+        {VERDICT_SYNC_STRANGER, "outcome=\"dropped\",type=\"sync\",reason=\"stranger\""},
+        {VERDICT_RELAY_TO_BEACON, "outcome=\"forwarded\",type=\"relay\",reason=\"to_beacon\""},
+        {VERDICT_RELAY_FROM_BEACON, "outcome=\"forwarded\",type=\"relay\",reason=\"from_beacon\""},
+        {VERDICT_RELAY_SECOND_HOP, "outcome=\"dropped\",type=\"relay\",reason=\"second_hop\""},
+        {VERDICT_RELAY_PEER_LIMITED,
+         "outcome=\"dropped\",type=\"relay\",reason=\"beacon_rate_limited\""},
+    };
+    struct lane *mesh = calloc(1, sizeof *mesh);
+    assert_non_null(mesh);
+    admin.server->mesh = mesh;
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        count_set(&mesh->stats.verdict[rows[i].verdict], 100 + i);
+        count_set(&stats(1)->verdict[rows[i].verdict], 1000);
+    }
+    for (unsigned i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "beacon_verdicts_total{%s} %u", rows[i].labels, 1100 + i);
+        EXPECT(line);
+    }
+    EXPECT("beacon_io_batches_total{shard=\"mesh\"} 0");
+    admin.server->mesh = NULL;
+    free(mesh);
+}
+
 static void certificate(const char *name, int64_t not_after_unix_s)
 {
     struct admin_certificate *c = &admin.certificate[admin.certificate_count++];
@@ -475,6 +591,9 @@ int main(void)
         TEST(test_edge_counters_are_shown),
         TEST(test_bridge_and_keys_are_shown),
         TEST(test_edge_lane_is_counted),
+        TEST(test_series_of_the_mesh_exist_without_it),
+        TEST(test_mesh_is_shown),
+        TEST(test_verdicts_of_the_mesh),
         TEST(test_certificates_have_one_series_a_name),
         TEST(test_process_figures_are_measured),
         TEST(test_series_have_heads_and_are_unique),

@@ -214,11 +214,11 @@ static const struct {
     {"all stay", 100, 10, PILOT_TAKEN, PILOT_TAKEN, 100, 100},
     {"one goes", 99, 10, PILOT_TAKEN, PILOT_TAKEN, 99, 99},
     {"half go", 50, 10, PILOT_TAKEN, PILOT_TAKEN, 50, 50},
-    {"more than half, confirmed", 49, 10, PILOT_HELD, PILOT_TAKEN, 100, 49},
-    {"more than half, confirmed in time", 49, 5, PILOT_HELD, PILOT_TAKEN, 100, 49},
-    {"more than half, too early", 49, 4.999, PILOT_HELD, PILOT_HELD, 100, 100},
-    {"all go", 0, 10, PILOT_HELD, PILOT_TAKEN, 100, 0},
-    {"all go, too early", 0, 1, PILOT_HELD, PILOT_HELD, 100, 100},
+    {"more than half, confirmed", 49, 20, PILOT_HELD, PILOT_TAKEN, 100, 49},
+    {"more than half, confirmed in time", 49, 11, PILOT_HELD, PILOT_TAKEN, 100, 49},
+    {"more than half, too early", 49, 10.999, PILOT_HELD, PILOT_HELD, 100, 100},
+    {"all go", 0, 11, PILOT_HELD, PILOT_TAKEN, 100, 0},
+    {"all go, too early", 0, 10, PILOT_HELD, PILOT_HELD, 100, 100},
 };
 
 static void test_surprises(void **state)
@@ -252,9 +252,9 @@ static void test_surprise_adds_and_is_refuted(void **state)
     assert_int_equal(holds(501, 10), 0);
     step(3);
     assert_int_equal(sync_of("192.0.2.1:9001", 0, 0), PILOT_HELD); /* counts from here again */
-    step(3);
+    step(5);
     assert_int_equal(sync_of("192.0.2.1:9001", 0, 0), PILOT_HELD);
-    step(3);
+    step(6);
     assert_int_equal(sync_of("192.0.2.1:9001", 0, 0), PILOT_TAKEN);
     assert_int_equal(holds(1, 100), 0);
     end();

@@ -1,11 +1,13 @@
 """What an operator watches: nodes, top talkers, the event stream, the metrics of the TCP edge."""
 
 import json
+import signal
 import subprocess
 import time
 
-from .admin import ONE, Events, Keep, good, plain_at, told
+from .admin import ONE, Events, Keep, ctl, fails, good, plain_at, told
 from .frame import SLOW, equal, eventually, scenario, true, within
+from .mesh import QUICKLY, mesh, node_at, reaches
 from .websock import BINARY, Certificate, Stream, WsNode
 from .wire import A, SECRET1, SECRET2, Node, delivered, discover, relay
 from .wss import C, serving
@@ -143,6 +145,9 @@ SERIES = (
     ("beacon_wss_frame_bytes_total", "direction", ("in", "out")),
     ("beacon_wss_closed_total", "reason", ("replaced", "idle", "protocol", "key_withdrawn", "stuck")),
     ("beacon_tls_certificate_not_after_timestamp_seconds", "name", ("localhost",)),
+    ("beacon_mesh_peers", "state", ("alive", "suspect", "dead", "left", "pilot", "silent")),
+    ("beacon_mesh_frames_total", "direction", ("in", "out")), ("beacon_mesh_deltas_total", "kind", ("sent", "again")),
+    ("beacon_mesh_enabled", None, ()), ("beacon_mesh_routes", None, ()), ("beacon_mesh_rows", None, ()),
     ("beacon_wss_sessions", None, ()), ("beacon_wss_connections_waiting", None, ()), ("beacon_wss_queued_bytes", None, ()),
     ("beacon_wss_no_session_total", None, ()), ("beacon_wss_frames_dropped_total", None, ()),
     ("beacon_proxy_bad_total", None, ()), ("beacon_keys_file_keys", None, ()), ("beacon_keys_cached", None, ()),
@@ -196,3 +201,109 @@ def metrics_of_the_edge(case):
         after = {(n, tuple(sorted(l.items()))) for n, l, _ in b.samples()}
         equal(after - start.keys(), set(), "no series has come up later")
     certificate.close()
+
+
+# --- other beacons ---
+
+DEGRADED = 3
+
+
+def peer(at, number):
+    """What a beacon says of that one; {} when it does not know it."""
+    return next((p for p in told(at, "peers")["peers"] if p["beacon_id"] == number), {})
+
+
+def of_mesh(b, name):
+    return told(plain_at(b), "status")["mesh"][name]
+
+
+@scenario(io=ONE, shards=(1, 3))
+def beacons(case):
+    """Who is there, who has which node, who may be gone to, and who has ended."""
+    with mesh(case, 2, "--admin", "127.0.0.1:0", "--drain-time", "1s") as (one, two):
+        at, there = plain_at(one), "%s:%d" % two.udp
+        here, far = node_at(one, 1001), node_at(two, 2002)
+        reaches(here, far, b"PILTfar")
+        reaches(far, here, b"PILThere")
+        eventually("both know all, and show it", lambda: peer(at, 2).get("rows") == peer(plain_at(two), 1).get("rows") == 1 and
+                   of_mesh(one, "settled") and of_mesh(one, "rows")["own"] == 1, QUICKLY)
+
+        listed = told(at, "peers")["peers"]
+        equal([(p["beacon_id"], p["self"], p["state"]) for p in listed], [(1, True, "alive"), (2, False, "alive")], "peers")
+        equal((listed[1]["addr"], listed[1]["rows"], listed[1]["draining"], listed[1]["error"]), (there, 1, False, None),
+              "the other beacon")
+        equal((peer(plain_at(two), 1)["rows"], listed[1]["version"]), (1, told(at, "status")["version"]), "nodes and version")
+        true(0 < listed[1]["rtt_us"] < 1000000 and listed[1]["silent_ms"] < 5000, "it answers: %s" % listed[1])
+        true(listed[1]["in"]["frames"] > 0 and listed[1]["out"]["bytes"] > 0, "frames of both ways: %s" % listed[1])
+        lines = good(at, "peers").splitlines()
+        equal((len(lines), lines[1].split()[2], lines[2].split()[:3]), (3, "self", ["2", there, "alive"]), "the table")
+        equal(json.loads(good(at, "--json", "peers", "2"))["addr"], there, "one of them")
+        fails(at, 1, "no beacon 9", "peers", "9")
+        fails(at, 2, "no beacon id", "peers", "two")
+
+        equal((told(at, "nodes", "1001")["beacon"], told(at, "nodes", "2002")["beacon"]),
+              (None, {"beacon_id": 2, "addr": there, "transport": "udp"}), "who has the nodes")
+        equal(good(at, "nodes", "2002"), "2002 is registered at beacon 2, %s, by udp, unverified\n" % there, "the same for people")
+        pages = [json.loads(line) for line in good(at, "--json", "nodes").splitlines()]
+        equal([n["node_id"] for p in pages for n in p["nodes"]], [1001], "the list has those of this beacon")
+
+        said = told(at, "status")["mesh"]
+        equal((said["mode"], said["beacon_id"], said["sealed"], said["routes"], said["rows"]["own"], said["successors"]),
+              ("mesh", 1, True, 1, 1, [there]), "the mesh in the status")
+        true("mesh       beacon 1 and others: 1 alive; 1 nodes of others; sealed, settled\n" in good(at, "status"),
+             "and for people: %s" % good(at, "status"))
+        equal((one.metric("beacon_mesh_enabled"), one.metric("beacon_mesh_peers", state="alive"), one.metric("beacon_mesh_routes"),
+               one.metric("beacon_mesh_own_rows"), one.metric("beacon_mesh_duplicate_id")), (1, 1, 1, 1, 0), "and in the metrics")
+        true(one.verdict("relay", "to_beacon", "forwarded") > 0 and one.verdict("relay", "from_beacon", "forwarded") > 0,
+             "relays of both ways are counted")
+        true(one.verdict("gossip", "", "taken") > 0, "and gossip is")
+
+        good(plain_at(two), "drain")
+        eventually("the drain is known", lambda: peer(at, 2)["draining"], QUICKLY)
+        eventually("nobody goes there", lambda: of_mesh(one, "successors") == [], QUICKLY)
+        true("draining" in good(at, "peers"), "the table says so")
+        good(plain_at(two), "undrain")
+        eventually("and is taken back", lambda: of_mesh(one, "successors") == [there], QUICKLY)
+        two.check_balance()
+        two.signal(signal.SIGTERM)
+        two.wait_exit(0)
+        eventually("it said goodbye", lambda: peer(at, 2)["state"] == "left", QUICKLY)
+        code, out, err = ctl(at, "peers", "2")
+        equal((code, "left" in out, err), (DEGRADED, True, ""), "exit code for a beacon that has left")
+        eventually("its node is not found", lambda: ctl(at, "nodes", "2002")[0] == 1, QUICKLY)
+        one.wait_log("beacon", beacon_id="2", state="left")
+
+
+@scenario(io=ONE)
+def keys_of_the_mesh(case):
+    """A new key on each host, its use, the end of the old one: nobody is lost on the way."""
+    with mesh(case, 2, "--admin", "127.0.0.1:0") as both:
+        path = both[0].flags[both[0].flags.index("--gossip-keys") + 1]
+        key = ("--file", path, "gossip-key")
+        first, second = (plain_at(b) for b in both)
+        here, far = node_at(both[0], 1001), node_at(both[1], 2002)
+        reaches(here, far, b"PILTold")
+        before = told(first, *key, "list")["keys"]
+        equal([(k["id"], k["state"]) for k in before], [(1, "use")], "the key of the start")
+        for action in (("add",), ("use", "2"), ("remove", "1")):
+            out = good(first, *key, *action)
+            true(out.endswith("reloaded\n"), "%s has the beacon reload: %s" % (action[0], out))
+            good(second, "reload")
+            reaches(here, far, b"PILT" + action[0].encode())
+            reaches(far, here, b"PILT" + action[0].encode())
+        after = told(first, *key, "list")["keys"]
+        equal([(k["id"], k["state"]) for k in after], [(2, "use")], "the key of the end")
+        true(after[0]["fingerprint"] != before[0]["fingerprint"], "it is another one")
+        with open(path) as f:
+            secret = f.read().split()[2]
+        true(secret not in good(first, *key, "list"), "a list shows no key")
+        for words, code, text in ((("remove", "2"), 1, "key 2 is in use"), (("use", "1"), 1, "there is no key 1"),
+                                  (("generate",), 1, "is there already"), (("use",), 2, "wants the id"),
+                                  (("list", "1"), 2, "too much"), (("eat",), 2, "none of generate"), (("add", "256"), 2, "no id")):
+            fails(first, code, text, *key, *words)
+        fails(first, 2, "--file", "gossip-key", "list")
+        good(first, *key, "--no-reload", "add")
+        code, out, err = ctl("127.0.0.1:1", *key, "add")
+        equal((code, "--no-reload" in err), (69, True), "a change without a beacon to tell: %s" % err)
+        equal(len(told(first, *key, "list")["keys"]), 3, "is one all the same")
+        eventually("nobody was lost", lambda: all(b.metric("beacon_mesh_peers", state="alive") == 1 for b in both), QUICKLY)

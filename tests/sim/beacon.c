@@ -247,9 +247,20 @@ static void turn_planned(struct world *w, unsigned beacon)
              (struct event){.at_ns = wake_ns, .kind = EVENT_TURN, .to = (uint16_t)beacon});
 }
 
+static void boot_noticed(struct world *w, unsigned beacon)
+{
+    struct sim_beacon *b = &w->beacon[beacon];
+    uint64_t boot = store_owner(gossip_store(b->gossip), STORE_SELF)->boot;
+    if (b->boot_now != boot && w->options.trace)
+        printf("%llu beacon %u has boot %llu\n", (unsigned long long)w->now_ns, beacon,
+               (unsigned long long)boot);
+    b->boot_now = boot;
+}
+
 void beacon_settle(struct world *w, unsigned beacon)
 {
     struct sim_beacon *b = &w->beacon[beacon];
+    boot_noticed(w, beacon);
     frames_out(w, beacon);
     table_out(w, beacon);
     routes_out(w, beacon);

@@ -106,6 +106,7 @@ struct sim_beacon {
     uint64_t clock_ns;     /* its monotonic clock less ours */
     int64_t wall_ms;       /* its wall clock less the right one */
     uint64_t boot;         /* the last one it started with */
+    uint64_t boot_now;     /* and what has become of it */
     uint64_t paused_ns;    /* until then */
     uint64_t wake_ns;      /* of the one EVENT_TURN that counts */
     uint64_t spin_second;  /* turns of one second: more than a few thousand is a loop */
