@@ -9,8 +9,8 @@
  * free; who is further behind than that (below the owner's `horizon`) must take the log from the
  * start.
  *
- * Holds: a row costs 32 bytes, its share of the hash heads included, and 2 for the queue of
- * tombstones. Capacity is fixed; state records have room of their own. A row, once placed, does not
+ * Holds: a row costs 32 bytes, its share of the hash heads and of the queue of tombstones
+ * included. Capacity is fixed; state records have room of their own. A row, once placed, does not
  * move, so an index names it until it is freed. One thread. Memory belongs to the caller. Pure. */
 #ifndef BEACON_GOSSIP_STORE_H
 #define BEACON_GOSSIP_STORE_H

@@ -21,7 +21,8 @@ struct row {
     uint8_t meta;     /* ROW_META bits */
     uint8_t gone;     /* a tombstone */
 };
-static_assert(sizeof(struct row) + sizeof(uint32_t) == 32, "a row and its share of the heads");
+static_assert(sizeof(struct row) + sizeof(uint32_t) / 2 + sizeof(uint64_t) / 4 == 32,
+              "a row, its share of the heads and of the queue of tombstones");
 
 enum { ROW_META = DELTA_CLASS | DELTA_STREAM };
 #define STORE_VERSION_MAX ((UINT64_C(1) << 48) - 1)
@@ -47,7 +48,7 @@ struct store {
     uint32_t hand; /* the row that is aged next */
     uint64_t view;
     struct row *row; /* 1 .. capacity are nodes', those behind are state records by owner */
-    uint32_t *head;  /* hash chains, as many as rows */
+    uint32_t *head;  /* hash chains, half as many as rows */
 
     /* The queue of tombstones: row (32) | low half of its version (32), oldest first. An entry
      * whose row has another version or lives again is void. */
@@ -70,6 +71,7 @@ static inline uint16_t row_seconds(uint64_t now_ns)
 
 /* --- store_table.c: chains, lists, and whose claim is best --- */
 
+uint32_t store_heads(const struct store *s);                           /* hash chains */
 uint32_t row_find(const struct store *s, unsigned owner, uint32_t id); /* a tombstone too */
 uint32_t row_state(const struct store *s, unsigned owner);
 /* Puts the row at the end of its owner's list, with this version. */

@@ -10,6 +10,12 @@ static uint32_t graves_for(uint32_t rows)
     return rows < 4 ? 1 : rows / 4;
 }
 
+/* Chains are two rows long when the store is full: a head each would cost two bytes a row more. */
+static uint32_t heads_for(uint32_t rows)
+{
+    return rows / 2 + 1;
+}
+
 static size_t row_count(uint32_t rows)
 {
     return (size_t)rows + 1 + STORE_OWNERS_MAX;
@@ -20,7 +26,7 @@ size_t store_size(uint32_t rows)
     size_t n = align8(sizeof(struct store));
     n += graves_for(rows) * sizeof(uint64_t);
     n += align8(row_count(rows) * sizeof(struct row)); /* nodes, nobody, state records */
-    n += rows * sizeof(uint32_t);                      /* hash heads */
+    n += heads_for(rows) * sizeof(uint32_t);
     return n;
 }
 
@@ -37,7 +43,7 @@ struct store *store_init(void *memory, uint32_t rows, uint32_t owner_rows, struc
     s->row = (struct row *)(void *)at;
     at += align8(row_count(rows) * sizeof *s->row);
     s->head = (uint32_t *)(void *)at;
-    memset(s->head, 0, rows * sizeof *s->head);
+    memset(s->head, 0, heads_for(rows) * sizeof *s->head);
     for (size_t i = 0; i < row_count(rows); i++)
         s->row[i] = (struct row){.owner = STORE_NONE};
     for (uint32_t i = 1; i < rows; i++)
@@ -70,9 +76,14 @@ uint64_t store_view(const struct store *s)
 
 /* --- hash chains --- */
 
+uint32_t store_heads(const struct store *s)
+{
+    return heads_for(s->capacity);
+}
+
 static uint32_t bucket_of(const struct store *s, uint32_t id)
 {
-    return (uint32_t)((siphash_u32(&s->key, id) >> 32) * s->capacity >> 32);
+    return (uint32_t)((siphash_u32(&s->key, id) >> 32) * store_heads(s) >> 32);
 }
 
 uint32_t row_find(const struct store *s, unsigned owner, uint32_t id)
@@ -288,7 +299,7 @@ static bool is_own_node(const struct store *s, uint32_t index)
 /* A slice is a range of buckets, so all slices together cost one walk through the table. */
 static uint32_t slice_start(const struct store *s, unsigned slice, unsigned slices)
 {
-    return (uint32_t)(((uint64_t)slice * s->capacity + slices - 1) / slices);
+    return (uint32_t)(((uint64_t)slice * store_heads(s) + slices - 1) / slices);
 }
 
 static uint32_t own_in_slice(const struct store *s, uint32_t at, unsigned slice, unsigned slices)
