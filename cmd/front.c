@@ -166,6 +166,7 @@ static int bridge_start(struct front *f, struct server *server)
     return bridge_open(&f->bridge, &(struct bridge_config){
                                        .server = server,
                                        .events = &f->events,
+                                       .mesh = f->admin->mesh,
                                        .udp = {.arg = f, .send = udp_send, .wake = lane_wake},
                                        .beacon_id = c->beacon_id,
                                        .sessions_max = c->wss_sessions,

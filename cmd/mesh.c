@@ -218,7 +218,7 @@ static bool on_inbox(void *arg, struct gossip *g, uint64_t now_ns)
 /* --- what the lanes are told --- */
 
 /* Other beacons as relays see them. Our own address among them would be a loop. */
-static bool beacons_give(struct mesh *m, struct gossip *g)
+bool mesh_beacons_give(struct mesh *m, struct gossip *g)
 {
     struct server *s = m->config.server;
     if (!server_peers_settled(s))
@@ -301,7 +301,7 @@ static bool routes_give(struct mesh *m, struct gossip *g)
 static bool on_outbox(void *arg, struct gossip *g, uint64_t now_ns)
 {
     struct mesh *m = arg;
-    bool more = beacons_give(m, g);
+    bool more = mesh_beacons_give(m, g);
     (void)now_ns;
     more |= routes_give(m, g);
     if (m->waits) { /* for a shard to empty its mailbox: a little, not in circles */
@@ -525,7 +525,22 @@ int mesh_start(struct mesh *m)
     return err ? err : mesh_thread_start(m->thread);
 }
 
-void mesh_close(struct mesh *m, bool quietly)
+/* No lane reads our table of beacons any more. */
+static bool peers_withdrawn(struct mesh *m)
+{
+    struct server *s = m->config.server;
+    server_set_peers(s, NULL);
+    server_begin(m->lane); /* its thread has ended */
+    for (int ms = 0; ms < WITHDRAW_MS && !server_peers_settled(s); ms++) {
+        for (unsigned i = 0; i < s->lane_count; i++)
+            shards_wake(m->config.shards, i);
+        m->config.wake_edge(m->config.arg);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return server_peers_settled(s);
+}
+
+void mesh_stop(struct mesh *m, bool quietly)
 {
     if (!m)
         return;
@@ -533,6 +548,15 @@ void mesh_close(struct mesh *m, bool quietly)
         mesh_thread_stop(m->thread, quietly);
     if (m->discover)
         discover_close(m->discover);
+    m->discover = NULL;
+    if (!quietly)
+        m->in_use = !peers_withdrawn(m);
+}
+
+void mesh_close(struct mesh *m)
+{
+    if (!m)
+        return;
     if (m->thread)
         mesh_thread_close(m->thread);
     if (m->sender)
@@ -541,10 +565,10 @@ void mesh_close(struct mesh *m, bool quietly)
     if (ring)
         sodium_memzero(ring, sizeof *ring);
     free(ring);
-    server_set_peers(m->config.server, NULL);
     free(m->memory);
     pthread_mutex_destroy(&m->view.lock);
-    free(m);
+    if (!m->in_use) /* else it is left to the shard that is stuck */
+        free(m);
 }
 
 /* --- running --- */

@@ -27,8 +27,18 @@ struct mesh_config {
  * start, where config_has_mesh. */
 int mesh_open(struct mesh **ret, const struct mesh_config *c);
 int mesh_start(struct mesh *m);
-/* Says goodbye to the other beacons (unless `quietly`) and ends; NULL is fine. */
-void mesh_close(struct mesh *m, bool quietly);
+/* Ends the threads, having said goodbye to the other beacons; relays go to none of them any more.
+ * `quietly`, for a successor: without a word, and relays still go. NULL is fine. */
+void mesh_stop(struct mesh *m, bool quietly);
+/* Behind mesh_stop, and when the edge, which reads the view, has ended; after a quiet one only when
+ * the shards have stopped too. NULL is fine. */
+void mesh_close(struct mesh *m);
+
+/* Between mesh_stop and mesh_close: what is known of others, as a memory file for the successor; an
+ * empty one for NULL. -errno: no memory. */
+int mesh_save(const struct mesh *m);
+/* Before the shards start, with the predecessor's file. */
+void mesh_load(struct mesh *m, int fd);
 
 /* Reads the keys again. False, with the reason: the old ones stay. */
 bool mesh_reload(struct mesh *m, char *error, size_t capacity);

@@ -135,7 +135,7 @@ static void show_beacons(const struct mesh *m, const struct gossip *g, unsigned 
         uint32_t id = i >= STORE_MEMBERS_MAX       ? pilot_id(m, count, at)
                       : i < members_count(members) ? member_at(members, i)->fact.id
                                                    : 0;
-        ret[i] = (struct mesh_view_beacon){.id = id, .at = *at};
+        ret[i] = (struct mesh_view_beacon){.id = id, .at = *at, .usable = m->beacons[i].usable};
     }
 }
 

@@ -11,6 +11,7 @@ enum {
     JOURNAL_TURN = 4096, /* entries a lane and turn */
     FRAMES_TURN = 256,
     ROUTES_TURN = 8192,
+    WITHDRAW_MS = 5000, /* a shard takes a new table within a second */
     SILENT_WARN_S = 10, /* a beacon that is known may be silent so long without a warning */
 };
 #define SAY_NS UINT64_C(30000000000)
@@ -44,12 +45,15 @@ struct mesh {
     struct mesh_view view;
 
     /* The main thread. */
-    struct mesh_view copy, seen;            /* seen: what has been logged */
+    bool in_use;                 /* a lane may still read `peers`, though we have ended */
+    struct mesh_view copy, seen; /* seen: what has been logged */
     unsigned silent_s[MESH_VIEW_PEERS_MAX]; /* of `seen`: for how long each has been silent */
 };
 
 /* Tells the others of us. */
 void mesh_say_state(struct mesh *m, struct gossip *g, uint64_t now_ns);
+/* Publishes the table of other beacons. True: not yet, the lanes still read the one before. */
+bool mesh_beacons_give(struct mesh *m, struct gossip *g);
 /* Renews the view. */
 void mesh_show(struct mesh *m, const struct gossip *g, uint64_t now_ns);
 

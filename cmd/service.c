@@ -109,6 +109,8 @@ static int around_open(struct beacon *b)
                                                         .bound = b->report.bound,
                                                         .arg = &b->front,
                                                         .wake_edge = edge_wake});
+    if (err == 0 && b->mesh && b->succession.heir.mesh >= 0 && b->succession.has_predecessor)
+        mesh_load(b->mesh, b->succession.heir.mesh);
     b->admin.mesh = b->mesh ? mesh_view(b->mesh) : NULL;
     return err ? err : front_open(&b->front, b->config, b->server, b->shards, &b->admin);
 }
@@ -130,12 +132,13 @@ static int around_start(struct beacon *b)
     return err;
 }
 
-static void around_close(struct beacon *b, bool quietly)
+static void around_close(struct beacon *b)
 {
     admin_stop(&b->admin);
-    mesh_close(b->mesh, quietly);
+    mesh_stop(b->mesh, false);
+    front_close(&b->front); /* it shows the mesh to its end */
+    mesh_close(b->mesh);
     b->mesh = NULL;
-    front_close(&b->front);
 }
 
 static int udp_start(struct beacon *b)
@@ -286,11 +289,15 @@ static bool alive(const struct beacon *b)
            front_alive(&b->front, now_ns, ADMIN_STUCK_SECONDS);
 }
 
-static void around_clear(void *arg)
+/* Relays to other beacons go on until the shards stop. */
+static int around_clear(void *arg)
 {
     struct beacon *b = arg;
-    around_close(b, true);
+    admin_stop(&b->admin);
+    mesh_stop(b->mesh, true);
+    front_close(&b->front);
     b->away = true;
+    return mesh_save(b->mesh);
 }
 
 static void udp_stop(void *arg)
@@ -308,6 +315,7 @@ static bool hand_over(struct beacon *b)
     int err = takeover_hand_over(b->takeover, &steps);
     if (err == 0) {
         log_line(LOG_INFO, "takeover", "handed over", NULL);
+        mesh_close(b->mesh);
         return true;
     }
     log_line(LOG_ERROR, "takeover", "the successor failed, serving on", "error=%s",
@@ -316,6 +324,10 @@ static bool hand_over(struct beacon *b)
         err = udp_start(b);
     else
         err = 0;
+    if (b->away) {
+        mesh_stop(b->mesh, false);
+        mesh_close(b->mesh);
+    }
     if (err == 0 && b->away)
         err = around_open(b);
     if (err == 0 && b->away)
@@ -408,7 +420,7 @@ static void drain(struct beacon *b, const sigset_t *set)
 static void beacon_close(struct beacon *b, bool orderly)
 {
     if (!b->away)
-        around_close(b, false);
+        around_close(b);
     if (orderly) {
         shards_stop(b->shards);
         succession_store_table(b->server);

@@ -277,7 +277,7 @@ void show_node(FILE *out, const json_t *node)
     show_clean(out, show_text(beacon, "transport"));
     fputs(", ", out);
     show_clean(out, show_text(node, "class"));
-    fputc('\n', out);
+    fputs(is_true(beacon, "usable") ? "\n" : "; that beacon is gone\n", out);
 }
 
 void show_sessions_head(FILE *out)

@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "wss/listen.h"
 
 enum {
+    READ_BYTES_PER_MS = 2048, /* of what is known of other beacons */
     TAKEOVER_VERSION = 1,
     MAGIC = 0x42434e54, /* "BCNT" */
     MESSAGE_LEN = 16,
@@ -361,15 +363,27 @@ static int stop_and_give(struct takeover *t, const struct takeover_steps *steps)
     return err;
 }
 
+/* What a successor may take to read this: ten times what it does. UDP is served meanwhile. */
+static int reading_time_ms(int fd)
+{
+    struct stat file;
+    if (fd < 0 || fstat(fd, &file) < 0)
+        return 0;
+    return (int)(file.st_size < INT_MAX ? file.st_size / READ_BYTES_PER_MS : TAKEOVER_PATIENCE_MS);
+}
+
 int takeover_hand_over(struct takeover *t, const struct takeover_steps *steps)
 {
     struct message m;
     if (!takeover_wanted(t))
         return -EINVAL;
-    steps->clear(steps->arg);
-    int err = message_send(t->successor, KIND_CLEARED, 0, NULL, 0);
+    int known = steps->clear(steps->arg);
+    int reading_ms = reading_time_ms(known);
+    int err = known < 0 ? known : message_send(t->successor, KIND_CLEARED, 0, &known, 1);
+    if (known >= 0)
+        close(known);
     if (err == 0)
-        err = message_expect(t->successor, &m, KIND_GO, 0, TAKEOVER_SILENCE_MS);
+        err = message_expect(t->successor, &m, KIND_GO, 0, TAKEOVER_SILENCE_MS + reading_ms);
     if (err == 0)
         err = stop_and_give(t, steps);
     if (err < 0) {
@@ -427,7 +441,7 @@ static int offer_take(struct takeover_heir *h)
 
 int takeover_ask(struct takeover_heir *h, const char *path)
 {
-    *h = (struct takeover_heir){.connection = connect_to(path), .table = -1};
+    *h = (struct takeover_heir){.connection = connect_to(path), .table = -1, .mesh = -1};
     if (h->connection < 0)
         return h->connection;
     int err = peer_is_ours(h->connection) ? 0 : -EPERM;
@@ -453,7 +467,9 @@ int takeover_clear(struct takeover_heir *h)
     table_close(h);
     int err = message_send(h->connection, KIND_CLEAR, 0, NULL, 0);
     if (err == 0)
-        err = message_expect(h->connection, &m, KIND_CLEARED, 0, TAKEOVER_PATIENCE_MS);
+        err = message_expect(h->connection, &m, KIND_CLEARED, 1, TAKEOVER_PATIENCE_MS);
+    if (err == 0)
+        h->mesh = m.fds[0];
     return err;
 }
 
@@ -483,6 +499,9 @@ int takeover_done(struct takeover_heir *h)
 void takeover_leave(struct takeover_heir *h)
 {
     table_close(h);
+    if (h->mesh >= 0)
+        close(h->mesh);
+    h->mesh = -1;
     fds_close(h->fds, &h->count);
     if (h->connection >= 0)
         close(h->connection);

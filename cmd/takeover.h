@@ -6,7 +6,8 @@
  *
  *   S ask      P offer, with the node table (cmd/table.h) and the sockets; P serves on
  *              S adopts the sockets and restores the table: what does not fit shows now
- *   S clear    P closes what cannot be shared (TCP listeners, the mesh): cleared
+ *   S clear    P closes what cannot be shared (TCP listeners, the mesh's thread): cleared, with
+ *              what it knows of other beacons (mesh_save)
  *              S opens its own
  *   S go       P stops its shards: stopped, with what has changed in the table since
  *              S restores that and starts its shards
@@ -53,7 +54,7 @@ bool takeover_wanted(const struct takeover *t);
  * the caller knows by its own two functions. */
 struct takeover_steps {
     void *arg;
-    void (*clear)(void *arg);
+    int (*clear)(void *arg); /* a descriptor that goes to the successor and is closed, or -errno */
     void (*stop)(void *arg);
 };
 int takeover_hand_over(struct takeover *t, const struct takeover_steps *steps);
@@ -63,6 +64,7 @@ int takeover_hand_over(struct takeover *t, const struct takeover_steps *steps);
 struct takeover_heir {
     int connection;
     int table; /* the rows to restore now, see table_read; -1 after takeover_clear */
+    int mesh;  /* after takeover_clear: for mesh_load; else -1 */
     unsigned count;
     int fds[SHARDS_DESCRIPTORS_MAX]; /* for shards_adopt, whose they are when it succeeds: then set
                                         `count` to 0 */

@@ -44,20 +44,23 @@ struct gossip *gossip_init(void *memory, const struct gossip_config *c, uint64_t
     struct gossip *g = take(&at, sizeof *g);
     struct siphash_key key;
     uint64_t order;
+    /* Without keys nobody asks for our id, and there need be none. */
+    uint32_t self = c->beacon_id ? c->beacon_id : UINT32_MAX;
     g->config = *c;
     g->boot = c->boot;
     g->now_ns = now_ns;
     memcpy(g->random.seed, c->seed, sizeof g->random.seed);
     seal_random(&g->random, g->challenge_secret, sizeof g->challenge_secret);
+    seal_random(&g->random, &g->place_key, sizeof g->place_key);
     seal_random(&g->random, &key, sizeof key);
     seal_random(&g->random, &order, sizeof order);
     sodium_memzero(g->config.seed, sizeof g->config.seed);
     g->store = store_init(take(&at, store_size(c->rows)), c->rows, c->owner_rows, key);
-    g->members = members_init(take(&at, members_size()), c->beacon_id, c->boot, order);
+    g->members = members_init(take(&at, members_size()), self, c->boot, order);
     g->sync = sync_init(take(&at, sync_size()), g->store, g->members);
     g->pilot = pilot_init(take(&at, pilot_size()), g->store, c->beacon_id, c->strict);
     store_on_change(g->store, on_change, g);
-    store_owner_begin(g->store, STORE_SELF, c->beacon_id, c->boot);
+    store_owner_begin(g->store, STORE_SELF, self, c->boot);
     store_owner_rank(g->store, STORE_SELF, STORE_OWN);
     assert(at == (uint8_t *)memory + gossip_size(c));
     return g;
@@ -72,6 +75,8 @@ void gossip_set_keys(struct gossip *g, const struct seal_ring *ring)
         g->ring = *ring;
     else
         sodium_memzero(&g->ring, sizeof g->ring);
+    if (!g->has_keys)
+        g->out_head = g->out_tail; /* nobody would take them */
     pilots_choose(g);
 }
 
@@ -163,17 +168,47 @@ void out_put(struct gossip *g, int member, const struct endpoint *to, uint32_t r
     memcpy(f->body, body, len);
 }
 
+/* A challenge is for a boot at an address: an echo from anywhere else is none. */
+static uint64_t boot_at(const struct gossip *g, uint64_t boot, const struct endpoint *at)
+{
+    return boot ^ siphash(&g->place_key, at, sizeof *at);
+}
+
+static bool echo_holds(const struct gossip *g, const struct gossip_head *head, const uint8_t *echo,
+                       const struct endpoint *from)
+{
+    return echo && seal_challenge_holds(g->challenge_secret, head->sender,
+                                        boot_at(g, head->boot, from), g->now_ns, echo);
+}
+
 void hello_put(struct gossip *g, const struct endpoint *to, uint32_t id, uint64_t boot,
-               const uint8_t *echo)
+               const uint8_t *echo, size_t room)
 {
     uint8_t body[128], challenge[GOSSIP_CHALLENGE_LEN];
-    struct gossip_hello hello = {.echo = echo};
-    if (boot != 0) {
-        seal_challenge(g->challenge_secret, id, boot, g->now_ns, challenge);
+    struct gossip_hello hello = {.echo = echo, .padded = room >= HELLO_LEN_MAX};
+    if (boot != 0 && (!echo || hello.padded)) {
+        seal_challenge(g->challenge_secret, id, boot_at(g, boot, to), g->now_ns, challenge);
         hello.challenge = challenge;
     }
     size_t len = write_gossip_hello(body, sizeof body, &hello);
-    out_put(g, -1, to, id, GOSSIP_HELLO, body, len);
+    if (GOSSIP_SEAL_LEN + len <= room)
+        out_put(g, -1, to, id, GOSSIP_HELLO, body, len);
+}
+
+/* Tells a knock of ours that comes back: to whom it went. */
+static void knock_mark(const struct gossip *g, const struct endpoint *to,
+                       uint8_t ret[static GOSSIP_CHALLENGE_LEN])
+{
+    uint64_t mark = siphash(&g->place_key, to, sizeof *to);
+    memset(ret, 0, GOSSIP_CHALLENGE_LEN);
+    memcpy(ret, &mark, sizeof mark);
+}
+
+void knock_put(struct gossip *g, const struct endpoint *to)
+{
+    uint8_t mark[GOSSIP_CHALLENGE_LEN];
+    knock_mark(g, to, mark);
+    hello_put(g, to, 0, 0, mark, GOSSIP_FRAME_MAX);
 }
 
 void members_put(struct gossip *g, unsigned member)
@@ -229,7 +264,8 @@ void gossip_reboot(struct gossip *g, uint64_t boot)
     /* Who told us may be behind: the same boot must not be taken twice, with two logs. */
     uint32_t apart;
     seal_random(&g->random, &apart, sizeof apart);
-    boot += apart >> 12;
+    apart >>= 12;
+    boot = boot < UINT64_MAX - apart ? boot + apart : UINT64_MAX;
     g->boot = boot;
     g->sequence = 0;
     store_reboot(g->store, boot);
@@ -308,6 +344,8 @@ static bool members_input(struct gossip *g, const uint8_t *body, size_t len)
         if (facts[i].id == 0 ||
             (facts[i].state >= MEMBER_DEAD && member_find(g->members, facts[i].id) < 0))
             continue;
+        if (ip_scope(facts[i].at.ip) == SCOPE_NEVER)
+            facts[i].at.port = 0; /* a group or nobody: no beacon can be there */
         member_told(g->members, &facts[i], g->now_ns, &later);
         reboot = later ? later : reboot;
     }
@@ -330,7 +368,7 @@ static bool body_input(struct gossip *g, unsigned member, enum gossip_kind kind,
         return sync_digest(g->sync, member, body, len, g->now_ns);
     case GOSSIP_DELTA:
         return sync_delta(g->sync, member, body, len, g->now_ns);
-    case GOSSIP_HELLO: /* its boot is proven: only its challenge was of interest */
+    case GOSSIP_HELLO: /* its boot is proven: only its challenge and echo were of interest */
         return true;
     case GOSSIP_KIND_COUNT:
         break;
@@ -347,7 +385,16 @@ static int session_begin(struct gossip *g, const struct gossip_head *head,
     if (member < 0)
         return -1; /* no room for more members */
     struct peer_session *s = &g->session[member];
+    if (head->boot < member_at(g->members, (unsigned)member)->fact.boot) {
+        /* A frame from before its last start, or a clock that went back: then it is told to take a
+         * later boot. The session of the later one is not touched. */
+        if (s->behind_ns == 0 || g->now_ns - s->behind_ns >= HELLO_EACH_MS * UINT64_C(1000000))
+            members_put(g, (unsigned)member);
+        s->behind_ns = g->now_ns;
+        return member;
+    }
     s->boot = head->boot;
+    s->anew = false;
     s->window = (struct seal_window){.newest = 0};
     s->differs_ns = 0;
     seal_window_take(&s->window, head->sequence);
@@ -373,6 +420,15 @@ static bool may_challenge(struct gossip *g, int member)
     return true;
 }
 
+/* How long an answer may be: where a member is known to be, as long as it must. */
+static size_t hello_room(const struct gossip *g, int member, size_t body_len,
+                         const struct endpoint *from)
+{
+    bool there =
+        member > 0 && endpoint_equal(&member_at(g->members, (unsigned)member)->fact.at, from);
+    return there ? GOSSIP_FRAME_MAX : GOSSIP_SEAL_LEN + body_len;
+}
+
 /* A frame of a boot that has not proven itself. */
 static enum gossip_verdict stranger_input(struct gossip *g, const struct gossip_head *head,
                                           int member, const uint8_t *body, size_t len,
@@ -382,12 +438,14 @@ static enum gossip_verdict stranger_input(struct gossip *g, const struct gossip_
     bool is_us = head->sender == g->config.beacon_id;
     if (head->kind == GOSSIP_HELLO && !read_gossip_hello(body, len, &hello))
         return GOSSIP_MALFORMED;
-    bool proven = hello.echo && seal_challenge_holds(g->challenge_secret, head->sender, head->boot,
-                                                     g->now_ns, hello.echo);
+    size_t room = hello_room(g, member, len, from);
+    bool proven = echo_holds(g, head, hello.echo, from);
     if (proven && is_us) {
         g->duplicate_at = *from;
         if (head->boot < g->boot) /* who came later steps back */
             g->muted_until_ns = g->now_ns + MUTE_NS;
+        else if (hello.challenge) /* so that it hears of us, and does */
+            hello_put(g, from, head->sender, 0, hello.challenge, room);
         return GOSSIP_OWN_ID;
     }
     if (proven) {
@@ -395,13 +453,39 @@ static enum gossip_verdict stranger_input(struct gossip *g, const struct gossip_
         if (member < 0)
             return GOSSIP_LIMITED;
         if (hello.challenge)
-            hello_put(g, from, head->sender, 0, hello.challenge);
+            hello_put(g, from, head->sender, 0, hello.challenge, room);
         return GOSSIP_TAKEN;
     }
-    if (!may_challenge(g, member))
+    if (room < HELLO_LEN_MIN || !may_challenge(g, member))
         return GOSSIP_LIMITED;
-    hello_put(g, from, head->sender, head->boot, hello.challenge);
+    hello_put(g, from, head->sender, head->boot, hello.challenge, room);
     return is_us ? GOSSIP_OWN_ID : GOSSIP_CHALLENGED;
+}
+
+/* A sequence number that is not new. From who is silent otherwise it may be that the window is
+ * wrong, as after a forged frame with the last number there is: only a new proof ends that. */
+static enum gossip_verdict replayed(struct gossip *g, unsigned member)
+{
+    const struct member *m = member_at(g->members, member);
+    g->session[member].anew = g->now_ns - m->heard_ns > MEMBER_SUSPECT_NS;
+    return GOSSIP_REPLAYED;
+}
+
+/* It lives; but that it is where the frame seems to come from, anybody could make us believe who
+ * passes frames on. So it is asked there, and has moved when it echoes that. */
+static void member_seen(struct gossip *g, const struct gossip_head *head, unsigned member,
+                        const struct gossip_hello *hello, size_t len, const struct endpoint *from)
+{
+    static const struct endpoint unknown;
+    size_t room = hello_room(g, (int)member, len, from);
+    bool there = room == GOSSIP_FRAME_MAX;
+    int index;
+    there = there || echo_holds(g, head, hello->echo, from);
+    member_heard(g->members, head->sender, head->boot, there ? from : &unknown, g->now_ns, &index);
+    uint64_t boot = there ? 0 : head->boot;
+    bool asks = boot != 0 || hello->challenge;
+    if (asks && room >= HELLO_LEN_MIN && may_challenge(g, (int)member))
+        hello_put(g, from, head->sender, boot, hello->challenge, room);
 }
 
 /* A frame of a member whose boot is proven. */
@@ -411,9 +495,9 @@ static enum gossip_verdict member_input(struct gossip *g, const struct gossip_he
 {
     struct peer_session *s = &g->session[member];
     uint64_t second = g->now_ns / GOSSIP_SECOND_NS;
-    int index;
+    struct gossip_hello hello = {.echo = NULL};
     if (!seal_window_take(&s->window, head->sequence))
-        return GOSSIP_REPLAYED;
+        return replayed(g, member);
     if (s->second != second) {
         s->second = second;
         s->in_second = 0;
@@ -422,24 +506,26 @@ static enum gossip_verdict member_input(struct gossip *g, const struct gossip_he
         return GOSSIP_LIMITED;
     s->frames_in++;
     s->bytes_in += len + GOSSIP_SEAL_LEN;
-    member_heard(g->members, head->sender, head->boot, from, g->now_ns, &index);
-    if (head->kind == GOSSIP_HELLO) {
-        struct gossip_hello hello;
-        if (!read_gossip_hello(body, len, &hello))
-            return GOSSIP_MALFORMED;
-        if (hello.challenge && may_challenge(g, (int)member))
-            hello_put(g, from, head->sender, 0, hello.challenge);
-        return GOSSIP_TAKEN;
-    }
+    if (head->kind == GOSSIP_HELLO && !read_gossip_hello(body, len, &hello))
+        return GOSSIP_MALFORMED;
+    member_seen(g, head, member, &hello, len, from);
     if (body_input(g, member, (enum gossip_kind)head->kind, body, len))
         return GOSSIP_TAKEN;
     s->error = "sent a body of the wrong shape: another version?";
     return GOSSIP_MALFORMED;
 }
 
-/* Our own HELLO, back from a seed that is ourselves. */
-static void seed_is_us(struct gossip *g, const struct endpoint *from)
+/* Our own HELLO, back from a seed that is ourselves: from where it was sent to, or somebody would
+ * have us forget all seeds. */
+static void seed_is_us(struct gossip *g, const struct gossip_head *head, const uint8_t *body,
+                       size_t len, const struct endpoint *from)
 {
+    struct gossip_hello hello;
+    uint8_t mark[GOSSIP_CHALLENGE_LEN];
+    knock_mark(g, from, mark);
+    if (head->kind != GOSSIP_HELLO || !read_gossip_hello(body, len, &hello) || !hello.echo ||
+        sodium_memcmp(hello.echo, mark, sizeof mark) != 0)
+        return;
     for (unsigned i = 0; i < g->seed_count; i++)
         if (endpoint_equal(&g->seed[i].seed.at, from))
             g->seed[i].is_us = true;
@@ -465,7 +551,7 @@ static enum gossip_verdict frame_input(struct gossip *g, const uint8_t *bytes, s
     struct gossip_head head;
     uint8_t body[GOSSIP_BODY_MAX];
     size_t body_len;
-    if (!read_gossip_head(bytes, len, &head) || head.sender == 0)
+    if (!read_gossip_head(bytes, len, &head) || head.boot == 0)
         return GOSSIP_MALFORMED;
     int member = member_find(g->members, head.sender);
     bool known_source =
@@ -482,10 +568,10 @@ static enum gossip_verdict frame_input(struct gossip *g, const uint8_t *bytes, s
         return refused[opened];
     }
     if (head.sender == g->config.beacon_id && head.boot == g->boot) {
-        seed_is_us(g, from);
+        seed_is_us(g, &head, body, body_len, from);
         return GOSSIP_NOT_OURS;
     }
-    if (member > 0 && g->session[member].boot == head.boot)
+    if (member > 0 && g->session[member].boot == head.boot && !g->session[member].anew)
         return member_input(g, &head, (unsigned)member, body, body_len, from);
     return stranger_input(g, &head, member > 0 ? member : -1, body, body_len, from);
 }

@@ -115,6 +115,20 @@ struct gossip_beacon {
 bool gossip_beacons(struct gossip *g, struct gossip_beacon ret[static STORE_OWNERS_MAX],
                     unsigned *ret_count);
 
+/* --- from one process to the next --- */
+
+/* What is known of others, in pieces for gossip_inherit of a successor: begin with all zero.
+ * Returns the length of the next piece, 0: that was all. */
+struct gossip_passed {
+    unsigned member, owner;
+    struct store_place place;
+};
+size_t gossip_pass(const struct gossip *g, struct gossip_passed *at, enum gossip_kind *ret_kind,
+                   uint8_t body[static GOSSIP_BODY_MAX]);
+/* Before the first frame. Take gossip_route after each piece. False: it is none. */
+bool gossip_inherit(struct gossip *g, enum gossip_kind kind, const uint8_t *body, size_t len,
+                    uint64_t now_ns);
+
 /* --- status --- */
 
 enum gossip_peer_state {

@@ -14,6 +14,8 @@ enum {
     HELLO_EACH_MS = 200,   /* challenges to one member */
     STRANGER_HELLO_EACH_MS = 5, /* and to all ids that are no member yet */
     REBOOTS_MAX = 3,            /* in a while: then somebody else uses our id */
+    HELLO_LEN_MAX = GOSSIP_SEAL_LEN + GOSSIP_HELLO_FULL,            /* of a frame */
+    HELLO_LEN_MIN = GOSSIP_SEAL_LEN + 3 + 1 + GOSSIP_CHALLENGE_LEN, /* that says anything */
 };
 #define GOSSIP_SECOND_NS UINT64_C(1000000000)
 #define MUTE_NS UINT64_C(60000000000)
@@ -27,7 +29,9 @@ enum {
 struct peer_session {
     uint64_t boot; /* proven, 0: not yet */
     struct seal_window window;
+    bool anew;           /* its window is of no use: it has to prove itself once more */
     uint64_t hello_ns;   /* when it was last challenged */
+    uint64_t behind_ns;  /* when it was last told that it lives with an earlier boot */
     uint64_t second;     /* of `in_second` */
     uint32_t in_second;  /* frames of this second */
     uint64_t differs_ns; /* since when its view differs, 0: it does not */
@@ -71,6 +75,7 @@ struct gossip {
     struct seal_ring ring;
     struct seal_random random;
     uint8_t challenge_secret[16];
+    struct siphash_key place_key;
     uint64_t boot, sequence, now_ns;
 
     struct peer_session session[MEMBERS_MAX];
@@ -105,10 +110,13 @@ struct gossip {
  * these is sent again when it is missed. */
 void out_put(struct gossip *g, int member, const struct endpoint *to, uint32_t receiver,
              enum gossip_kind kind, const uint8_t *body, size_t len);
-/* HELLO to `to`: with a challenge for (id, boot) unless boot is 0 and id is 0, and an echo if any.
- */
+/* HELLO to `to`: with a challenge for (id, boot) unless boot is 0, and an echo if any. In at most
+ * `room` bytes of a frame, which are as many as came: nobody shall make us send more to an address
+ * that has not proven itself. */
 void hello_put(struct gossip *g, const struct endpoint *to, uint32_t id, uint64_t boot,
-               const uint8_t *echo);
+               const uint8_t *echo, size_t room);
+/* HELLO to a seed, whoever is there. */
+void knock_put(struct gossip *g, const struct endpoint *to);
 /* A ping or probe that is due. */
 void gossip_ping(struct gossip *g, const struct member_ping *ping);
 /* All we know about beacons, to one member. */

@@ -26,7 +26,7 @@ static void fill_member(const struct gossip *g, unsigned member, struct gossip_p
     const struct member *m = member_at(g->members, member);
     const struct store_owner *o = store_owner(g->store, member);
     const struct peer_session *s = &g->session[member];
-    *ret = (struct gossip_peer){.id = m->fact.id,
+    *ret = (struct gossip_peer){.id = member ? m->fact.id : g->config.beacon_id,
                                 .at = m->fact.at,
                                 .state = state_of(g, member),
                                 .boot = m->fact.boot,

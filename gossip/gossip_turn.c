@@ -36,6 +36,15 @@ static void owner_forget(struct gossip *g, unsigned owner)
     w->forgetting = true;
 }
 
+/* The index serves another beacon: what is still to be forgotten of the one before goes at once. */
+static void owner_begin(struct gossip *g, unsigned owner, uint32_t beacon)
+{
+    struct owner_walk *w = &g->walk[owner];
+    g->walks -= (unsigned)w->forgetting + w->walking;
+    *w = (struct owner_walk){.rank = STORE_UNUSABLE};
+    store_owner_begin(g->store, owner, beacon, 0);
+}
+
 static void owner_walk(struct gossip *g, unsigned owner)
 {
     struct owner_walk *w = &g->walk[owner];
@@ -48,8 +57,8 @@ static void owner_walk(struct gossip *g, unsigned owner)
         g->rechecking = false;
     }
     if (w->forgetting && !store_owner_forget(g->store, owner, RECHECK_ROWS)) {
+        g->walks -= 1u + w->walking;
         *w = (struct owner_walk){.rank = STORE_UNUSABLE};
-        g->walks--;
     }
 }
 
@@ -101,7 +110,7 @@ static void member_news(struct gossip *g)
                 continue;
             }
             if (store_owner(g->store, changed[i])->beacon != f->id)
-                store_owner_begin(g->store, changed[i], f->id, 0);
+                owner_begin(g, changed[i], f->id);
             owner_rank(g, changed[i], f->at.port ? rank[f->state] : STORE_UNUSABLE);
             if (f->state >= MEMBER_DEAD)
                 sync_reset(g->sync, changed[i]);
@@ -146,7 +155,10 @@ void gossip_ping(struct gossip *g, const struct member_ping *ping)
                             .lag_ms = member_lag_ms(g->members),
                             .at = subject->fact.at};
     uint8_t body[96];
-    rumours_to(g, ping->to); /* a suspect hears of it before it answers */
+    /* A suspect hears of it before it answers. Who is known by hearsay alone is nobody yet, and the
+     * address may be a victim's. */
+    if (g->session[ping->to].boot)
+        rumours_to(g, ping->to);
     size_t len = write_gossip_ping(body, sizeof body, kind, &p);
     out_put(g, (int)ping->to, &to->fact.at, to->fact.id, kind, body, len);
 }
@@ -204,7 +216,7 @@ static void seeds_knock(struct gossip *g)
             s->pause_ns = s->pause_ns > SEED_MAX_NS ? SEED_MAX_NS : s->pause_ns;
             s->next_ns = g->now_ns + s->pause_ns;
             if (!known)
-                hello_put(g, &s->seed.at, 0, 0, NULL);
+                knock_put(g, &s->seed.at);
         }
         g->seeds_ns = s->next_ns < g->seeds_ns ? s->next_ns : g->seeds_ns;
     }
@@ -218,8 +230,19 @@ static void second_passed(struct gossip *g)
         return;
     g->second_ns = g->now_ns + GOSSIP_SECOND_NS;
     store_tick(g->store, g->now_ns);
-    pilot_tick(g->pilot, g->now_ns);
-    g->beacons_changed |= pilot_sources_changed(g->pilot);
+}
+
+static bool queue_has_room(const struct gossip *g)
+{
+    return g->route_tail - g->route_head <= ROUTE_QUEUE - RECHECK_ROWS;
+}
+
+/* Sources expire, and what they leave goes a piece at a time, as fast as the shards are told. */
+static void pilots_go_on(struct gossip *g)
+{
+    if (g->now_ns >= pilot_next_ns(g->pilot) && queue_has_room(g))
+        pilot_tick(g->pilot, g->now_ns);
+    g->beacons_changed |= pilot_sources_changed(g->pilot); /* one that is new, too */
 }
 
 void gossip_tick(struct gossip *g, uint64_t now_ns)
@@ -235,6 +258,7 @@ void gossip_tick(struct gossip *g, uint64_t now_ns)
     rumours_spread(g);
     seeds_knock(g);
     second_passed(g);
+    pilots_go_on(g);
     walks_go_on(g);
 }
 
@@ -245,10 +269,15 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 uint64_t gossip_next_ns(const struct gossip *g)
 {
-    if (g->out_head != g->out_tail || g->links_changed ||
-        (g->walks > 0 && g->route_tail - g->route_head <= ROUTE_QUEUE - RECHECK_ROWS))
+    if (gossip_muted(g)) /* nothing is sent, so nothing that is due is urgent */
+        return earlier(g->second_ns, g->muted_until_ns);
+    if (g->out_head != g->out_tail || g->links_changed || (g->walks > 0 && queue_has_room(g)))
         return g->now_ns;
-    uint64_t next_ns = earlier(g->second_ns, pilot_next_ns(g->pilot));
+    uint64_t next_ns = g->second_ns;
+    if (gossip_muted(g)) /* what is due is not sent, and stays due */
+        return earlier(next_ns, earlier(g->muted_until_ns, member_next_ns(g->members)));
+    if (queue_has_room(g))
+        next_ns = earlier(next_ns, pilot_next_ns(g->pilot));
     if (g->has_keys) {
         next_ns = earlier(next_ns, member_next_ns(g->members));
         next_ns = earlier(next_ns, earlier(g->seeds_ns, g->rumours_ns));

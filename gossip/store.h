@@ -71,8 +71,9 @@ bool store_owner_forget(struct store *s, unsigned owner, uint32_t rows);
 
 /* --- own facts --- */
 
-/* A node is registered here (or changed class or transport); it is gone; our state. The version
- * rises by one when that is news. False: no room. */
+/* A node is registered here (or changed class or transport, or was heard again although another
+ * claims it too: news once, until that claim goes); it is gone; our state. The version rises by one
+ * when that is news. False: no room. */
 bool store_claim(struct store *s, uint32_t id, uint8_t meta, uint64_t now_ns);
 void store_withdraw(struct store *s, uint32_t id, uint64_t now_ns);
 void store_state(struct store *s, const uint8_t *state, size_t len, uint64_t now_ns);

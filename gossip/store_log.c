@@ -133,10 +133,24 @@ static uint64_t own_version_raise(struct store *s)
     return o->version;
 }
 
+/* A node of ours that was heard here again: is that news? It is when another claims it, who may
+ * have been the last to hear it. Once, until that claim goes: else a node that is at both would
+ * make two beacons talk of it for ever. */
+static bool renewal(const struct store *s, struct row *own)
+{
+    if (store_claimant(s, own->id) == STORE_NONE) {
+        own->renewed = false;
+        return false;
+    }
+    return !own->renewed;
+}
+
 bool store_claim(struct store *s, uint32_t id, uint8_t meta, uint64_t now_ns)
 {
     uint32_t i = row_find(s, STORE_SELF, id);
-    if (i && !s->row[i].gone && s->row[i].meta == (meta & ROW_META))
+    bool same = i && !s->row[i].gone && s->row[i].meta == (meta & ROW_META);
+    bool renews = same && renewal(s, &s->row[i]);
+    if (same && !renews)
         return true;
     struct standing before = standing(s, id);
     if (!i) {
@@ -148,6 +162,7 @@ bool store_claim(struct store *s, uint32_t id, uint8_t meta, uint64_t now_ns)
     }
     s->row[i].learned = row_seconds(now_ns);
     fact_here(s, STORE_SELF, i, meta, own_version_raise(s));
+    s->row[i].renewed = renews;
     standing_tell(s, id, &before);
     return true;
 }

@@ -19,7 +19,8 @@ struct row {
     uint16_t version_high;
     uint16_t learned; /* seconds, modulo 65536: of the claim, or of the death of a tombstone */
     uint8_t meta;     /* ROW_META bits */
-    uint8_t gone;     /* a tombstone */
+    bool gone : 1;    /* a tombstone */
+    bool renewed : 1; /* ours, and claimed anew against another's claim */
 };
 static_assert(sizeof(struct row) + sizeof(uint32_t) / 2 + sizeof(uint64_t) / 4 == 32,
               "a row, its share of the heads and of the queue of tombstones");

@@ -375,8 +375,10 @@ static bool owner_settled(const struct sync *s, const struct link *l, unsigned o
 {
     const struct store_owner *w = store_owner(s->store, owner);
     const struct heard *h = &l->of[owner];
+    if (w->beacon && !l->told_all && !set_has(&l->told, owner))
+        return false;
     if (h->boot == w->boot && h->version == w->version)
-        return l->told_all || set_has(&l->told, owner);
+        return true;
     if (owner == l->member)
         return h->boot < w->boot || (h->boot == w->boot && h->version < w->version);
     return w->version == 0 && h->version == 0;

@@ -4,13 +4,23 @@
  * A link remembers how far its peer knows each owner's log. What the peer lacks is sent in pieces,
  * up to SYNC_WINDOW unacknowledged ones a link, the next as soon as one is acknowledged; what stays
  * unacknowledged for a round trip's time (SYNC_RETRY_MIN_NS at least) is sent again. The receiver
- * applies pieces in order, keeps those that came too early (SYNC_HOLD_MAX in all) and answers with a
- * digest of the owners concerned. A delta from a peer also tells that the peer has it: nothing goes
- * back.
+ * applies pieces in order, keeps those that came too early (SYNC_HOLD_MAX in all) and answers with
+ * a digest of the owners concerned. A delta from a peer also tells that the peer has it: nothing
+ * goes back.
+ *
+ * A digest entry with boot 0 and a version says something about the owner of the entry before it:
+ * that a piece is held which ends there, so that only holes are sent again; or, with the highest
+ * bit set, where the log stood when the receiver began to take it from the start. A log with purged
+ * tombstones behind its first piece waits for that before the second: a piece must not join what is
+ * left of an earlier start. An entry with boot and version 0: nothing is known.
+ *
+ * Who lags is asked first, before others than the owner bring it a log, so that one does it. A
+ * question is answered about the owners that it names, and about all when it is complete.
  *
  * Our own changes go to every link at once (changes of SYNC_COALESCE_NS together). Those of others
  * are passed on at once where the mesh is sparse (`relays`), and only after SYNC_LAZY_NS where the
- * owner itself reaches everybody: then only what got lost is sent twice.
+ * owner itself reaches everybody (four times that while it is usable): then only what got lost is
+ * sent twice. Whole logs wait up to SYNC_LAZY_NS in a sparse mesh too.
  *
  * Pure: it changes the store, and gives bodies to send. One thread. */
 #ifndef BEACON_GOSSIP_SYNC_H
@@ -57,7 +67,8 @@ struct sync_out {
 bool sync_next(struct sync *s, uint64_t now_ns, struct sync_out *ret);
 uint64_t sync_next_ns(const struct sync *s);
 
-/* For status: pieces sent and sent again, how many of the peer's logs lag behind ours. */
+/* For status: pieces sent (those sent again included), sent again; pieces that came: applied, known
+ * already, kept for later, not kept for want of room. */
 struct sync_stats {
     uint64_t deltas_sent, deltas_again, deltas_taken, deltas_known, deltas_held, held_full;
 };

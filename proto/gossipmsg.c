@@ -70,9 +70,14 @@ size_t write_gossip_hello(uint8_t *body, size_t room, const struct gossip_hello 
 {
     struct writer w = writer_of(body, room);
     msgpack_packer p = mp_packer(&w);
-    msgpack_pack_array(&p, 2);
+    msgpack_pack_array(&p, m->padded ? 3 : 2);
     pack_challenge(&p, m->challenge);
     pack_challenge(&p, m->echo);
+    if (m->padded) {
+        static const uint8_t zeros[2 * (1 + GOSSIP_CHALLENGE_LEN)];
+        size_t missing = (size_t)(!m->challenge + !m->echo) * (1 + GOSSIP_CHALLENGE_LEN);
+        mp_pack_bin(&p, zeros, missing);
+    }
     return written(&w);
 }
 

@@ -68,11 +68,14 @@ void write_gossip_head(uint8_t frame[static GOSSIP_HEAD_LEN], const struct gossi
  * for anything but its shape, and what it returns by array or as a delta then holds nothing of use.
  * Pointers in results point into `body`. --- */
 
-/* [challenge, echo]; each 16 bytes or nil. */
+/* [challenge, echo]; each 16 bytes or nil. One that is padded has a third element, and so the
+ * length of one that has both: its answer is no longer than itself. */
 struct gossip_hello {
     const uint8_t *challenge; /* GOSSIP_CHALLENGE_LEN bytes or NULL: prove yourself */
     const uint8_t *echo;      /* what the receiver had asked */
+    bool padded;              /* to be written; a reader does not tell */
 };
+enum { GOSSIP_HELLO_FULL = 3 + 2 * (1 + GOSSIP_CHALLENGE_LEN) + 2 }; /* bytes of a padded body */
 size_t write_gossip_hello(uint8_t *body, size_t room, const struct gossip_hello *m);
 bool read_gossip_hello(const uint8_t *body, size_t len, struct gossip_hello *ret);
 

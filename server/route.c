@@ -308,7 +308,7 @@ enum route_put route_put(struct routes *r, const struct route *route, const uint
         memcpy(words, key, MSG_KEY_LEN);
     row_write(r, i, &new, keep ? NULL : words);
     book(r, &new, +1);
-    if (!known || old.class_ != new.class_ || (old.flags ^ new.flags) & ROUTE_STREAM)
+    if (!known || old.claimed || old.class_ != new.class_ || (old.flags ^ new.flags) & ROUTE_STREAM)
         journal(r, &new, false);
     return known ? ROUTE_UPDATED : ROUTE_INSERTED;
 }
@@ -347,8 +347,12 @@ void route_touch(struct routes *r, uint64_t hash, uint32_t id, uint32_t now_s)
     unsigned code = word_code(word);
     if (code == ROUTE_BEACON)
         return;
-    if (code_is_claimed(code))
+    if (code_is_claimed(code)) {
+        struct route back = {
+            .id = id, .class_ = (uint8_t)code_class(code), .flags = word >> 32 & 31};
         word ^= (uint64_t)(code ^ code_class(code)) << CODE_SHIFT;
+        journal(r, &back, false);
+    }
     if (now_s / ROUTE_AGE_STEP_S != (uint32_t)word / ROUTE_AGE_STEP_S && (word & oldest) != oldest)
         word += aged;
     atomic_store_explicit(&r->row[i].word[3], (word & ~0xffffffffull) | now_s,

@@ -88,7 +88,8 @@ size_t routes_size(uint32_t nodes, uint32_t remote);
 /* `memory`: routes_size(nodes, remote) zeroed bytes, 64-aligned. `key` hashes ids and prefixes. */
 struct routes *routes_init(void *memory, uint32_t nodes, uint32_t remote, struct siphash_key key);
 /* Before the part is used. Every node of ours that comes or goes, or changes class or way, makes an
- * entry in `j` and sets `*wake`. Not what only moves or is only refreshed. */
+ * entry in `j` and sets `*wake`, and so does one that is heard again after route_claim. Not what
+ * only moves or is only refreshed. */
 void routes_set_journal(struct routes *r, struct journal *j, bool *wake);
 
 /* The part that owns `id`, of `parts`. `k` are two random words, the same for every lane and for

@@ -21,7 +21,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from scenarios import lab
 from scenarios.frame import BUILD, SCENARIOS, SLOW, Case, Failure, Skip
 from scenarios import (dialogue, relays, punches, stun, tables, start, running, health,  # noqa: F401
-                       hosts, flood, wss, clients, admin, watching, certificates, hostile, mesh, original)
+                       hosts, flood, wss, clients, admin, watching, certificates, hostile, mesh, meshes, original,
+                       takeover, registry)
 
 LIMIT_SECONDS = 90 if SLOW else 30
 

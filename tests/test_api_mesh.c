@@ -244,16 +244,18 @@ static void test_a_node_of_another(void **state)
         unsigned index;
         bool stream;
         enum route_class class_;
+        bool usable;
         const char *transport, *proven;
         json_int_t id;
         const char *addr;
     } cases[] = {
-        {2, true, ROUTE_SIGNED, "wss", "signed", 77, AT_PEER_2},
-        {2, false, ROUTE_UNVERIFIED, "udp", "unverified", 77, AT_PEER_2},
-        {MESH_VIEW_BEACONS_MAX - 1, false, ROUTE_KEYED, "udp", "keyed", 0, AT_PEER_3},
-        {3, false, ROUTE_UNVERIFIED, "udp", "unverified", 0, NULL}, /* gone a moment ago */
+        {2, true, ROUTE_SIGNED, true, "wss", "signed", 77, AT_PEER_2},
+        {2, false, ROUTE_UNVERIFIED, true, "udp", "unverified", 77, AT_PEER_2},
+        {MESH_VIEW_BEACONS_MAX - 1, false, ROUTE_KEYED, false, "udp", "keyed", 0, AT_PEER_3},
+        {3, false, ROUTE_UNVERIFIED, false, "udp", "unverified", 0, NULL}, /* gone a moment ago */
     };
-    view.beacon[2] = (struct mesh_view_beacon){.id = 77, .at = endpoint_at(AT_PEER_2)};
+    view.beacon[2] =
+        (struct mesh_view_beacon){.id = 77, .at = endpoint_at(AT_PEER_2), .usable = true};
     view.beacon[MESH_VIEW_BEACONS_MAX - 1].at = endpoint_at(AT_PEER_3);
     for (size_t i = 0; i < COUNT(cases); i++) {
         struct lane *l = rig.server->lane[rig_owner(&rig, 500)];
@@ -267,6 +269,7 @@ static void test_a_node_of_another(void **state)
         assert_string_equal(text(n, "transport"), "beacon");
         assert_string_equal(text(n, "class"), cases[i].proven);
         assert_string_equal(text(b, "transport"), cases[i].transport);
+        assert_int_equal(json_is_true(json_object_get(b, "usable")), cases[i].usable);
         assert_int_equal(json_integer_value(json_object_get(b, "beacon_id")), cases[i].id);
         const char *addr = json_string_value(json_object_get(b, "addr"));
         assert_string_equal(addr ? addr : "", cases[i].addr ? cases[i].addr : "");

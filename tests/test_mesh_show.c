@@ -229,6 +229,7 @@ int main(void)
         TEST(test_silence_is_said_when_it_lasts),    TEST(test_short_silence_is_no_news),
         TEST(test_each_has_a_time_of_its_own),       TEST(test_who_becomes_known_by_id_is_new),
         TEST(test_totals_are_said_when_they_begin),  TEST(test_sums),
+        TEST(test_who_has_ended_drains_no_more),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,7 +92,7 @@ static void check_store(const struct store *s)
     uint32_t listed = 0, chained = 0, free_rows = 0;
     for (unsigned i = 0; i < STORE_OWNERS_MAX; i++)
         listed += check_list(s, i);
-    for (uint32_t b = 0; b < s->capacity; b++)
+    for (uint32_t b = 0; b < store_heads(s); b++)
         for (uint32_t i = s->head[b]; i; i = s->row[i].chain) {
             assert_int_equal(row_find(s, s->row[i].owner, s->row[i].id), i);
             chained++;

@@ -173,6 +173,7 @@ void mesh_write_beacon(struct json *j, struct mesh_view *v, const struct route *
     json_open_object(j, "beacon");
     write_id(j, "beacon_id", beacon.id);
     mesh_write_endpoint(j, "addr", &beacon.at);
+    json_bool(j, "usable", beacon.usable);
     json_text(j, "transport", route_beacon_stream(r) ? "wss" : "udp");
     json_end(j);
 }

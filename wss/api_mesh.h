@@ -11,7 +11,8 @@
 void mesh_write_endpoint(struct json *j, const char *name, const struct endpoint *e);
 /* The member "mesh" of the status. `routes`: nodes of other beacons in the table. */
 void mesh_write_status(struct json *j, struct mesh_view *v, uint64_t routes);
-/* The member "beacon" of a node: the beacon that has it, null for one of ours. */
+/* The member "beacon" of a node: the beacon that has it, null for one of ours. What a beacon that
+ * is gone has had stays known for when it comes back; it is not "usable" then. */
 void mesh_write_beacon(struct json *j, struct mesh_view *v, const struct route *r);
 
 #endif

@@ -66,6 +66,7 @@ struct mesh_view_totals {
 struct mesh_view_beacon {
     uint32_t id;        /* 0: not known */
     struct endpoint at; /* port 0: this index is not in use */
+    bool usable;        /* relays go there; else a node that it has had is not reached */
 };
 
 struct mesh_view {

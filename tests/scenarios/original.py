@@ -10,9 +10,9 @@ import struct
 import threading
 import time
 
-from .frame import SLOW, equal, eventually, scenario, true, within
+from .frame import SLOW, equal, eventually, scenario, true
 from .mesh import (CROWD_FLAGS, MESH_FLAGS, ONE, QUICKLY, Crowd, KeyFile, PeersFile, alive, all_reach, comes,
-                   free_ports, hears, node_at, reaches, refused, routes, written)
+                   free_ports, node_at, reaches, refused, routes, written)
 from .wire import Node, address, delivered, delivered_dest, relay
 
 
@@ -167,7 +167,7 @@ def mesh_with_original(case):
         true(comes(far, near, b"PILTback", 2), "a relay of the original's node")
         equal((old.passed_on, old.delivered > 0), (1, True), "relays that the original sent on, and delivered")
         equal(one.verdict("relay", "from_beacon"), 1, "relays from the original")
-        equal(one.metric("beacon_mesh_peers", state="pilot"), 1, "original beacons")
+        eventually("the original is shown", lambda: one.metric("beacon_mesh_peers", state="pilot") == 1)
         true(far.at != near.at and one.verdict("sync", "") > 0, "its 0x07 are taken")
 
 
@@ -237,7 +237,7 @@ def mesh_surprise(case):
         equal(routes(one), 4, "nodes of the original")
         with old.lock:  # now they do go
             old.local = {}
-        eventually("nodes that are gone are no way", lambda: routes(one) == 0, 12)
+        eventually("nodes that are gone are no way", lambda: routes(one) == 0, 16)
         true(refused(near, 700, one), "a relay to one of them")
 
 
@@ -262,7 +262,7 @@ def mesh_no_loop(case):
         for _ in range(20):  # the other way round
             far.send(relay(700, 4711, b"PILTloop"))
         time.sleep(0.3)
-        equal((old.passed_on - passed, one.verdict("relay", "second_hop") - hops), (40, 40), "relays there, and dropped")
+        equal((old.passed_on - passed, one.verdict("relay", "second_hop") - hops), (40, 40), "relays back, and dropped")
 
 
 @scenario(io=ONE)
@@ -318,14 +318,12 @@ def mesh_keyless(case):
             b.peers.write(*[written(o.udp) for o in beacons if o is not b])
         all_reach(nodes, 13)
         equal([alive(b) for b in beacons], [0, 0, 0], "beacons that are known by sealed gossip")
-        late = node_at(beacons[2], 99)
-        reaches(nodes[0], late, seconds=13)
 
 
 @scenario(io=ONE)
 def mesh_upgrade(case):
     """One has keys and one has none: they talk in the open; when the other gets keys, they seal."""
-    keys, file = KeyFile(), None
+    keys = KeyFile()
     with mixed(case) as m:
         m.stack.callback(keys.close)
         ports = free_ports(2)

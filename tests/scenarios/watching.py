@@ -1,5 +1,6 @@
 """What an operator watches: nodes, top talkers, the event stream, the metrics of the TCP edge."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 from .admin import ONE, Events, Keep, ctl, fails, good, plain_at, told
 from .frame import SLOW, equal, eventually, scenario, true, within
 from .mesh import QUICKLY, mesh, node_at, reaches
-from .websock import BINARY, Certificate, Stream, WsNode
+from .websock import BINARY, Certificate, Stream, WsNode, keys_file
 from .wire import A, SECRET1, SECRET2, Node, delivered, discover, relay
 from .wss import C, serving
 
@@ -242,7 +243,7 @@ def beacons(case):
         fails(at, 2, "no beacon id", "peers", "two")
 
         equal((told(at, "nodes", "1001")["beacon"], told(at, "nodes", "2002")["beacon"]),
-              (None, {"beacon_id": 2, "addr": there, "transport": "udp"}), "who has the nodes")
+              (None, {"beacon_id": 2, "addr": there, "usable": True, "transport": "udp"}), "who has the nodes")
         equal(good(at, "nodes", "2002"), "2002 is registered at beacon 2, %s, by udp, unverified\n" % there, "the same for people")
         pages = [json.loads(line) for line in good(at, "--json", "nodes").splitlines()]
         equal([n["node_id"] for p in pages for n in p["nodes"]], [1001], "the list has those of this beacon")
@@ -270,8 +271,38 @@ def beacons(case):
         eventually("it said goodbye", lambda: peer(at, 2)["state"] == "left", QUICKLY)
         code, out, err = ctl(at, "peers", "2")
         equal((code, "left" in out, err), (DEGRADED, True, ""), "exit code for a beacon that has left")
-        eventually("its node is not found", lambda: ctl(at, "nodes", "2002")[0] == 1, QUICKLY)
-        one.wait_log("beacon", beacon_id="2", state="left")
+        eventually("its node is out of reach", lambda: not told(at, "nodes", "2002")["beacon"]["usable"], QUICKLY)
+        true(good(at, "nodes", "2002").endswith("; that beacon is gone\n"), "and that is said")
+        one.wait_log("beacon", beacon_id=2, state="left")
+
+
+@scenario(io=ONE, shards=(1, 3))
+def drained_to_another(case):
+    """Sessions that must go are told where to; and who asks for the mesh is answered until the listener ends."""
+    with contextlib.closing(Certificate()) as own:
+        wss = ("--wss", "127.0.0.1:0", *own.flags(), "--keys", keys_file(own.folder.name, {A: SECRET1}))
+        flags = ("--admin", "127.0.0.1:0", "--drain-time", "1s")
+        with mesh(case, 2, *flags, own_flags={0: wss}) as (one, two):
+            there = "%s:%d" % two.udp
+            eventually("the other takes nodes", lambda: of_mesh(one, "successors") == [there], QUICKLY)
+            first = WsNode(one, A, SECRET1)
+            first.fence()
+            good(plain_at(one), "drain")
+            first.closes(1001, "beacon shutting down; try " + there, seconds=8)
+            good(plain_at(one), "undrain")
+            eventually("it is open again", lambda: one.get("/readyz")[0] == 200)
+            good(plain_at(two), "drain")
+            eventually("nobody takes nodes", lambda: of_mesh(one, "successors") == [], QUICKLY)
+            last, watcher = WsNode(one, A, SECRET1), Keep(one)
+            last.fence()
+            one.signal(signal.SIGTERM)
+            last.closes(1001, "beacon shutting down")
+            try:
+                while True:
+                    watcher.get("/v1/peers"), watcher.get("/v1/status")
+            except (OSError, EOFError):
+                pass  # the listener has ended
+            one.wait_exit(0)
 
 
 @scenario(io=ONE)
