@@ -18,7 +18,7 @@
 enum {
     HOSTS = 4,
     TAPE = 8192,  /* frames that are recorded */
-    SPINS = 4000, /* turns a second: more is a loop */
+    SPINS = 1000, /* turns a second: more is a loop */
     ROWS = 200000,
     OWNER_ROWS = 150000,
     THIEF = 66, /* an id of who holds the key */
