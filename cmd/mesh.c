@@ -370,7 +370,11 @@ static bool ring_load(const char *path, struct seal_ring *ret, char *error, size
         snprintf(error, capacity, "%s: %s", path, strerror(errno));
         return false;
     }
-    bool good = seal_ring_read(ret, path, text, (size_t)len, why);
+    /* What does not fit would be cut off, and perhaps a key with it. */
+    bool fits = (size_t)len < sizeof text;
+    bool good = fits && seal_ring_read(ret, path, text, (size_t)len, why);
+    if (!fits)
+        snprintf(why, sizeof why, "%s: longer than %zu bytes", path, sizeof text - 1);
     sodium_memzero(text, sizeof text);
     if (!good)
         snprintf(error, capacity, "%s", why);

@@ -126,7 +126,10 @@ static void links_choose(struct gossip *g)
     if (!g->links_changed)
         return;
     g->links_changed = false;
-    unsigned count = member_neighbours(g->members, neighbours);
+    unsigned count = 0, all = member_neighbours(g->members, neighbours);
+    for (unsigned i = 0; i < all; i++) /* one without an address cannot be sent anything */
+        if (member_at(g->members, neighbours[i])->fact.at.port != 0)
+            neighbours[count++] = neighbours[i];
     bool relays = members_usable(g->members) > MEMBER_FULL_MESH;
     sync_links(g->sync, neighbours, count, relays, g->now_ns);
 }
@@ -314,9 +317,12 @@ static bool sealed_next(struct gossip *g, struct gossip_out *ret)
         seal_out(g, f->kind, f->receiver, f->member, f->body, f->len, ret);
         return true;
     }
-    if (!sync_next(g->sync, g->now_ns, &body))
-        return false;
-    const struct member *m = member_at(g->members, body.member);
+    const struct member *m;
+    do {
+        if (!sync_next(g->sync, g->now_ns, &body))
+            return false;
+        m = member_at(g->members, body.member);
+    } while (m->fact.at.port == 0);
     ret->to = m->fact.at;
     seal_out(g, body.kind, m->fact.id, (int)body.member, body.body, body.len, ret);
     return true;

@@ -366,7 +366,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
         m.now_ns += pause_of(read_u8(&r));
         size_t n = read_u8(&r);
         n = n < read_left(&r) ? n : read_left(&r);
-        act(&m, what % ACT_COUNT, &m.sender[what >> 4 & 3], read_bytes(&r, n), n);
+        const uint8_t *data = n ? read_bytes(&r, n) : bytes;
+        act(&m, what % ACT_COUNT, &m.sender[what >> 4 & 3], data, n);
         if (!(what & 128)) /* else the next comes first */
             rest(&m);
         CHECK(store_rows(gossip_store(m.g)) <= ROWS);
