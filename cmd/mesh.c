@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
@@ -359,24 +360,34 @@ static void on_second(void *arg, struct gossip *g, uint64_t now_ns)
 
 /* --- opening --- */
 
+/* The whole file, if it is one and not open to all. Returns its length; -1, with the reason. */
+static ssize_t secret_read(const char *path, char *text, size_t room, char *error, size_t capacity)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t len = fd < 0 || fstat(fd, &st) < 0 ? -1 : read(fd, text, room);
+    int why = errno;
+    if (fd >= 0)
+        close(fd);
+    if (len < 0)
+        snprintf(error, capacity, "%s: %s", path, strerror(why));
+    else if (st.st_mode & (S_IROTH | S_IWOTH))
+        snprintf(error, capacity, "%s: mode %04o opens it to everyone on this host: chmod o-rwx",
+                 path, (unsigned)(st.st_mode & 07777));
+    else if ((size_t)len == room) /* what does not fit would be cut off, perhaps a key with it */
+        snprintf(error, capacity, "%s: longer than %zu bytes", path, room - 1);
+    else
+        return len;
+    return -1;
+}
+
 static bool ring_load(const char *path, struct seal_ring *ret, char *error, size_t capacity)
 {
     char text[4096], why[SEAL_ERROR_MAX];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof text);
-    if (fd >= 0)
-        close(fd);
-    if (len < 0) {
-        snprintf(error, capacity, "%s: %s", path, strerror(errno));
-        return false;
-    }
-    /* What does not fit would be cut off, and perhaps a key with it. */
-    bool fits = (size_t)len < sizeof text;
-    bool good = fits && seal_ring_read(ret, path, text, (size_t)len, why);
-    if (!fits)
-        snprintf(why, sizeof why, "%s: longer than %zu bytes", path, sizeof text - 1);
+    ssize_t len = secret_read(path, text, sizeof text, error, capacity);
+    bool good = len >= 0 && seal_ring_read(ret, path, text, (size_t)len, why);
     sodium_memzero(text, sizeof text);
-    if (!good)
+    if (len >= 0 && !good)
         snprintf(error, capacity, "%s", why);
     return good;
 }

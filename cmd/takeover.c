@@ -451,7 +451,8 @@ int takeover_ask(struct takeover_heir *h, const char *path)
         err = offer_take(h);
     if (err < 0)
         takeover_leave(h);
-    return err;
+    /* Who is of another user is hung up on without a word. */
+    return err == -EPIPE || err == -ECONNRESET ? -EPERM : err;
 }
 
 static void table_close(struct takeover_heir *h)
