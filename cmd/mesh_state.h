@@ -1,4 +1,4 @@
-/* mesh_state - the inside of struct mesh, for mesh.c and mesh_show.c only. */
+/* mesh_state - the inside of struct mesh, for mesh*.c only. */
 #ifndef BEACON_CMD_MESH_STATE_H
 #define BEACON_CMD_MESH_STATE_H
 
@@ -50,6 +50,10 @@ struct mesh {
     unsigned silent_s[MESH_VIEW_PEERS_MAX]; /* of `seen`: for how long each has been silent */
 };
 
+/* What the mesh's thread calls, all of it in mesh_lanes.c. */
+void mesh_callbacks(struct mesh_thread_config *t);
+/* The whole node table will be read: what was there before us, or what no journal told. */
+void mesh_scan(struct mesh *m);
 /* Tells the others of us. */
 void mesh_say_state(struct mesh *m, struct gossip *g, uint64_t now_ns);
 /* Publishes the table of other beacons. True: not yet, the lanes still read the one before. */

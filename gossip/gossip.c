@@ -376,6 +376,22 @@ static bool body_input(struct gossip *g, unsigned member, enum gossip_kind kind,
     return false;
 }
 
+/* A clock that went back, or another beacon had its id for a while: there, which is not where the
+ * later boot was, it is told of that, to take one later still. The session of the later one is not
+ * touched. */
+static void behind_put(struct gossip *g, unsigned member, const struct endpoint *to)
+{
+    const struct member_fact *f = &member_at(g->members, member)->fact;
+    struct peer_session *s = &g->session[member];
+    uint8_t body[GOSSIP_BODY_MAX];
+    unsigned written;
+    if (s->behind_ns && g->now_ns - s->behind_ns < HELLO_EACH_MS * UINT64_C(1000000))
+        return;
+    s->behind_ns = g->now_ns;
+    size_t len = write_gossip_members(body, sizeof body, f, 1, &written);
+    out_put(g, (int)member, to, f->id, GOSSIP_MEMBERS, body, len);
+}
+
 /* The sender has shown that it is alive now: its frames count from here on. */
 static int session_begin(struct gossip *g, const struct gossip_head *head,
                          const struct endpoint *from)
@@ -386,11 +402,7 @@ static int session_begin(struct gossip *g, const struct gossip_head *head,
         return -1; /* no room for more members */
     struct peer_session *s = &g->session[member];
     if (head->boot < member_at(g->members, (unsigned)member)->fact.boot) {
-        /* A frame from before its last start, or a clock that went back: then it is told to take a
-         * later boot. The session of the later one is not touched. */
-        if (s->behind_ns == 0 || g->now_ns - s->behind_ns >= HELLO_EACH_MS * UINT64_C(1000000))
-            members_put(g, (unsigned)member);
-        s->behind_ns = g->now_ns;
+        behind_put(g, (unsigned)member, from);
         return member;
     }
     s->boot = head->boot;

@@ -702,6 +702,29 @@ static void test_duplicate_id(void **state)
     rig_close(r);
 }
 
+/* It has told others of itself, and ends: they believe the first one again, without waiting until
+ * the later boot is forgotten. */
+static void test_duplicate_ends(void **state)
+{
+    static const char *const both[] = {"192.0.2.1:9001", "192.0.2.2:9001"};
+    (void)state;
+    struct rig *r = rig_joined(2);
+    r->now_ns += SECOND;
+    start_with(r, 2, 1, r->host[0].boot + 5000);
+    know(r, 2, &both[1], 1);
+    run(r, 5 * SECOND);
+    assert_true(is_at(r, 1, 1, "192.0.2.3:9001"));
+    know(r, 2, both, 2);
+    run(r, 3 * SECOND);
+    free(r->host[2].memory);
+    r->host[2] = (struct host){.memory = NULL};
+    run(r, 75 * SECOND); /* in the duel the first one may have stepped back too */
+    assert_true(is_at(r, 1, 1, "192.0.2.1:9001"));
+    assert_int_equal(peer_of(r, 1, 1).state, PEER_ALIVE);
+    assert_int_equal(peer_of(r, 0, 2).state, PEER_ALIVE);
+    rig_close(r);
+}
+
 /* Incarnations end with a later boot, and others' do no harm. */
 static void test_last_incarnation(void **state)
 {
@@ -1053,6 +1076,7 @@ int main(void)
         cmocka_unit_test(test_reboots),
         cmocka_unit_test(test_muted),
         cmocka_unit_test(test_duplicate_id),
+        cmocka_unit_test(test_duplicate_ends),
         cmocka_unit_test(test_last_incarnation),
         cmocka_unit_test(test_last_sequence),
         cmocka_unit_test(test_victim),
