@@ -20,8 +20,11 @@ int succession_begin(struct succession *s, const struct config *c)
 {
     *s = (struct succession){.config = c, .inherited = {.table = -1}};
     int err = notify_inherited(&s->inherited);
-    if (err < 0)
+    if (err < 0) { /* the manager must not hold on to the port with it */
         log_line(LOG_WARN, "takeover", "what the manager kept is not to be understood", NULL);
+        notify_forget(NOTIFY_UDP, SHARDS_DESCRIPTORS_MAX);
+        notify_forget(NOTIFY_TABLE, 0);
+    }
     s->has_inherited = s->inherited.udp_count > 0;
     if (!c->takeover)
         return 0;

@@ -87,6 +87,7 @@ void fact_here(struct store *s, unsigned owner, uint32_t index, uint8_t meta, ui
         s->owner[owner].shown.rows++;
     r->gone = false;
     r->meta = meta & ROW_META;
+    row_to_front(s, index);
     row_to_end(s, owner, index, version);
 }
 

@@ -77,6 +77,8 @@ uint32_t row_find(const struct store *s, unsigned owner, uint32_t id); /* a tomb
 uint32_t row_state(const struct store *s, unsigned owner);
 /* Puts the row at the end of its owner's list, with this version. */
 void row_to_end(struct store *s, unsigned owner, uint32_t index, uint64_t version);
+/* To the front of its chain: its claim is the latest. */
+void row_to_front(struct store *s, uint32_t index);
 /* Takes a free row for a node, with no claim yet: a tombstone, for the caller to place. */
 uint32_t row_take(struct store *s, unsigned owner, uint32_t id);
 /* Out of chain and list, and free. Tells nobody. */

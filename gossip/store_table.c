@@ -104,6 +104,16 @@ static void chain_unlink(struct store *s, uint32_t index)
     *link = s->row[index].chain;
 }
 
+void row_to_front(struct store *s, uint32_t index)
+{
+    if (s->row[index].id == 0)
+        return; /* a state record hangs in no chain */
+    chain_unlink(s, index);
+    uint32_t *head = &s->head[bucket_of(s, s->row[index].id)];
+    s->row[index].chain = *head;
+    *head = index;
+}
+
 /* --- lists --- */
 
 static void list_unlink(struct store *s, uint32_t index)
@@ -189,7 +199,8 @@ static bool row_better(const struct store *s, const struct row *a, const struct 
         return s->rank[a->owner] > s->rank[b->owner];
     if ((a->meta & DELTA_CLASS) != (b->meta & DELTA_CLASS))
         return (a->meta & DELTA_CLASS) > (b->meta & DELTA_CLASS);
-    /* Right round the wrap, since no row is older than half of it: see rows_age. */
+    /* Of claims of one second the one that stands further in front came last. Right round the wrap,
+     * since no row is older than half of it: see rows_age. */
     return (int16_t)(uint16_t)(a->learned - b->learned) > 0;
 }
 
