@@ -1,16 +1,13 @@
 /* bench_codec - what the pure parts cost: ns per call in one thread, no system call in the loop.
  *
- * Prints one JSON object. Each figure is the best of several passes: what the code can do, with the
- * least of what the machine did meanwhile. */
+ * Prints one JSON object, see parts.h. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include "bench/meter.h"
+#include "bench/parts.h"
 #include "proto/stun.h"
 #include "server/server.h"
 
 enum {
-    PASSES = 7,
     BATCH = 64, /* datagrams between prefetch and use, like a full receive */
     NODES = 100000,
     NODES_MANY = 1000000,
@@ -18,65 +15,6 @@ enum {
     LIMIT_CELLS = 1 << 16,
     SENDER = 7, /* the node that all relays come from */
 };
-
-static volatile uint64_t used; /* results go here, so that no loop is optimised away */
-
-static _Noreturn void die(const char *what)
-{
-    fprintf(stderr, "bench_codec: %s\n", what);
-    exit(1);
-}
-
-static void *take_memory(size_t size)
-{
-    size = (size + 63) & ~(size_t)63;
-    void *memory = aligned_alloc(64, size);
-    if (!memory)
-        die("out of memory");
-    return memset(memory, 0, size);
-}
-
-static uint32_t id_of(uint32_t node)
-{
-    return (node + 1) * 2654435761u;
-}
-
-static uint32_t random_node(uint32_t nodes)
-{
-    static uint64_t state = 0x9e3779b97f4a7c15u;
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return (uint32_t)((state * 2685821657736338717u >> 32) * nodes >> 32);
-}
-
-/* A part to measure: `run` makes `calls` calls. */
-struct part {
-    const char *name;
-    void (*run)(void *arg, unsigned calls);
-    void *arg;
-    unsigned calls;
-};
-
-static double measure(const struct part *p)
-{
-    double best = 0;
-    for (unsigned pass = 0; pass < PASSES; pass++) {
-        uint64_t begin_ns = meter_now_ns();
-        p->run(p->arg, p->calls);
-        double ns = (double)(meter_now_ns() - begin_ns) / p->calls;
-        if (pass == 0 || ns < best)
-            best = ns;
-    }
-    return best;
-}
-
-static void report(const struct part *p)
-{
-    static const char *separator = "{";
-    printf("%s\"%s\": %.2f", separator, p->name, measure(p));
-    separator = ", ";
-}
 
 static void run_kind(void *arg, unsigned calls)
 {
@@ -88,7 +26,7 @@ static void run_kind(void *arg, unsigned calls)
         bytes[0] = first[i % 8];
         sum += msg_kind(bytes, sizeof bytes);
     }
-    used = sum;
+    parts_used = sum;
 }
 
 static void run_stun(void *arg, unsigned calls)
@@ -103,11 +41,11 @@ static void run_stun(void *arg, unsigned calls)
         struct stun_request q;
         struct writer w = writer_of(answer, sizeof answer);
         if (stun_read(bytes, written(&ask), &q) != STUN_REQUEST)
-            die("own STUN request was not read");
+            parts_die("own STUN request was not read");
         stun_answer(&w, &q, &source);
         sum += written(&w);
     }
-    used = sum;
+    parts_used = sum;
 }
 
 static void run_siphash(void *arg, unsigned calls)
@@ -117,7 +55,7 @@ static void run_siphash(void *arg, unsigned calls)
     (void)arg;
     for (unsigned i = 0; i < calls; i++)
         value = siphash_u32(&key, (uint32_t)value + i);
-    used = value;
+    parts_used = value;
 }
 
 static void run_limit(void *arg, unsigned calls)
@@ -127,7 +65,7 @@ static void run_limit(void *arg, unsigned calls)
     uint64_t sum = 0;
     for (unsigned i = 0; i < calls; i++)
         sum += limit_take(l, i * 0x9e3779b97f4a7c15u, rate, 1000000000u + i);
-    used = sum;
+    parts_used = sum;
 }
 
 struct table {
@@ -139,12 +77,12 @@ static struct table table_open(uint32_t nodes)
 {
     static const struct siphash_key key = {3, 4};
     struct table t = {.nodes = nodes};
-    t.routes = routes_init(take_memory(routes_size(nodes, 0)), nodes, 0, key);
+    t.routes = routes_init(parts_memory(routes_size(nodes, 0)), nodes, 0, key);
     for (uint32_t i = 0; i < nodes; i++) {
-        struct route r = {.id = id_of(i), .at = {.ip = {[10] = 0xff, 0xff, 10}, .port = 4000}};
+        struct route r = {.id = parts_id(i), .at = {.ip = {[10] = 0xff, 0xff, 10}, .port = 4000}};
         memcpy(r.at.ip + 13, &i, 3);
         if (route_put(t.routes, &r, NULL) != ROUTE_INSERTED)
-            die("table is full before its capacity");
+            parts_die("table is full before its capacity");
     }
     return t;
 }
@@ -156,7 +94,7 @@ static void run_find_batch(void *arg, unsigned calls)
     uint64_t hash[BATCH], sum = 0;
     for (unsigned done = 0; done < calls; done += BATCH) {
         for (unsigned i = 0; i < BATCH; i++) {
-            id[i] = id_of(random_node(t->nodes));
+            id[i] = parts_id(parts_random(t->nodes));
             hash[i] = route_hash(t->routes, id[i]);
             route_prefetch(t->routes, hash[i]);
         }
@@ -165,7 +103,7 @@ static void run_find_batch(void *arg, unsigned calls)
             sum += route_find(t->routes, hash[i], id[i], &r) ? r.at.port : 0;
         }
     }
-    used = sum;
+    parts_used = sum;
 }
 
 /* Each look-up waits for the one before: what a table costs without prefetch. */
@@ -175,12 +113,12 @@ static void run_find_dependent(void *arg, unsigned calls)
     uint32_t offset = 0;
     for (unsigned i = 0; i < calls; i++) {
         struct route r = {0};
-        uint32_t id = id_of((random_node(t->nodes) + offset) % t->nodes);
+        uint32_t id = parts_id((parts_random(t->nodes) + offset) % t->nodes);
         if (!route_find(t->routes, route_hash(t->routes, id), id, &r))
-            die("a stored node was not found");
+            parts_die("a stored node was not found");
         offset = r.at.port & 1;
     }
-    used = offset;
+    parts_used = offset;
 }
 
 struct relay {
@@ -224,11 +162,11 @@ static void register_all(struct relay *r)
 {
     for (uint32_t node = 0; node < NODES; node++) {
         r->bytes[0][0] = MSG_DISCOVER;
-        put_u32(r->bytes[0] + 1, id_of(node));
+        put_u32(r->bytes[0] + 1, parts_id(node));
         aim(r, 0, MSG_DISCOVER_LEN, node);
         server_prefetch(r->lane, &r->datagram[0]);
         if (decide(r, 0) != VERDICT_DISCOVER_NEW)
-            die("a node was not registered");
+            parts_die("a node was not registered");
     }
 }
 
@@ -240,14 +178,14 @@ static struct relay *relay_open(void)
                                             "reply-total"};
     static const uint8_t loopback[16] = {[10] = 0xff, 0xff, 127, 0, 0, 1};
     struct config_error error;
-    struct relay *r = take_memory(sizeof *r);
+    struct relay *r = parts_memory(sizeof *r);
     config_init(&c);
     for (unsigned i = 0; i < sizeof unlimited / sizeof *unlimited; i++) {
         if (!config_set(&c, unlimited[i], "0", "bench", &error))
-            die(error.text);
+            parts_die(error.text);
     }
     c.shards = 1;
-    r->server = server_init(take_memory(server_size(&c, 1)), &c, 1, &c.rules, seed);
+    r->server = server_init(parts_memory(server_size(&c, 1)), &c, 1, &c.rules, seed);
     r->lane = r->server->lane[0];
     r->now = (struct moment){.ns = 1000000000000, .unix_s = 1800000000};
     r->local = service_index(&r->server->service, loopback);
@@ -261,8 +199,8 @@ static void fill_batch(struct relay *r)
 {
     for (unsigned i = 0; i < BATCH; i++) {
         r->bytes[i][0] = MSG_RELAY;
-        put_u32(r->bytes[i] + 1, id_of(SENDER));
-        put_u32(r->bytes[i] + 5, id_of(random_node(NODES)));
+        put_u32(r->bytes[i] + 1, parts_id(SENDER));
+        put_u32(r->bytes[i] + 5, parts_id(parts_random(NODES)));
         aim(r, i, RELAY_LEN, SENDER);
     }
 }
@@ -272,7 +210,7 @@ static void run_fill(void *arg, unsigned calls)
     struct relay *r = arg;
     for (unsigned done = 0; done < calls; done += BATCH) {
         fill_batch(r);
-        used = r->datagram[done % BATCH].len;
+        parts_used = r->datagram[done % BATCH].len;
     }
 }
 
@@ -288,14 +226,14 @@ static void run_relay(void *arg, unsigned calls)
             forwarded += decide(r, i) == VERDICT_RELAY_FORWARDED;
     }
     if (forwarded != calls)
-        die("a relay was not forwarded");
+        parts_die("a relay was not forwarded");
 }
 
 int main(void)
 {
     static bool plain = false, fingerprint = true;
     struct limiter limiter;
-    limiter_init(&limiter, take_memory(limiter_size(LIMIT_CELLS)), LIMIT_CELLS);
+    limiter_init(&limiter, parts_memory(limiter_size(LIMIT_CELLS)), LIMIT_CELLS);
     struct table few = table_open(NODES), many = table_open(NODES_MANY);
     struct relay *relay = relay_open();
     const struct part parts[] = {
@@ -311,8 +249,7 @@ int main(void)
         {"making its input", run_fill, relay, 1 << 20},
         {"relay, whole decision", run_relay, relay, 1 << 20},
     };
-    for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
-        report(&parts[i]);
-    printf("}\n");
+    parts_print(parts, sizeof parts / sizeof *parts);
+    printf("\n");
     return 0;
 }

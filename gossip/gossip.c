@@ -348,6 +348,8 @@ static bool members_input(struct gossip *g, const uint8_t *body, size_t len)
             facts[i].at.port = 0; /* a group or nobody: no beacon can be there */
         member_told(g->members, &facts[i], g->now_ns, &later);
         reboot = later ? later : reboot;
+        if (later && facts[i].at.port != 0)
+            g->duplicate_at = facts[i].at; /* should it turn out to be another beacon */
     }
     if (reboot)
         gossip_reboot(g, reboot);

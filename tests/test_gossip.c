@@ -663,10 +663,12 @@ static void test_muted(void **state)
     for (unsigned n = 0; n <= REBOOTS_MAX; n++) {
         gossip_totals(r->host[0].gossip, &t);
         assert_false(t.duplicate_id);
-        thief_says(r, 0, &(struct member_fact){.id = 1, .boot = t.boot + 100});
+        thief_says(r, 0, &(struct member_fact){.id = 1, .boot = t.boot + 100, .at = at(VICTIM)});
     }
     gossip_totals(r->host[0].gossip, &t);
     assert_true(t.duplicate_id);
+    struct endpoint other = at(VICTIM);
+    assert_true(endpoint_equal(&t.duplicate_at, &other));
     uint64_t frames = t.frames_out;
     gossip_node_up(r->host[0].gossip, 4711, 0, r->now_ns);
     run(r, 50 * SECOND);
