@@ -237,17 +237,17 @@ int main(void)
     struct table few = table_open(NODES), many = table_open(NODES_MANY);
     struct relay *relay = relay_open();
     const struct part parts[] = {
-        {"msg_kind", run_kind, NULL, 1 << 22},
-        {"stun", run_stun, &plain, 1 << 20},
-        {"stun, FINGERPRINT", run_stun, &fingerprint, 1 << 20},
-        {"siphash of an id", run_siphash, NULL, 1 << 22},
-        {"limit_take", run_limit, &limiter, 1 << 20},
-        {"route_find 100k, prefetched", run_find_batch, &few, 1 << 20},
-        {"route_find 100k, dependent", run_find_dependent, &few, 1 << 20},
-        {"route_find 1M, prefetched", run_find_batch, &many, 1 << 20},
-        {"route_find 1M, dependent", run_find_dependent, &many, 1 << 20},
-        {"making its input", run_fill, relay, 1 << 20},
-        {"relay, whole decision", run_relay, relay, 1 << 20},
+        {"msg_kind", run_kind, NULL, 1 << 22, NULL},
+        {"stun", run_stun, &plain, 1 << 20, NULL},
+        {"stun, FINGERPRINT", run_stun, &fingerprint, 1 << 20, NULL},
+        {"siphash of an id", run_siphash, NULL, 1 << 22, NULL},
+        {"limit_take", run_limit, &limiter, 1 << 20, NULL},
+        {"route_find 100k, prefetched", run_find_batch, &few, 1 << 20, NULL},
+        {"route_find 100k, dependent", run_find_dependent, &few, 1 << 20, NULL},
+        {"route_find 1M, prefetched", run_find_batch, &many, 1 << 20, NULL},
+        {"route_find 1M, dependent", run_find_dependent, &many, 1 << 20, NULL},
+        {"making its input", run_fill, relay, 1 << 20, NULL},
+        {"relay, whole decision", run_relay, relay, 1 << 20, NULL},
     };
     parts_print(parts, sizeof parts / sizeof *parts);
     printf("\n");

@@ -102,6 +102,35 @@ static void register_command(struct load *l, const char *args)
     print_tally(&sum);
 }
 
+/* aim PID PORT: from now on at another server, with the same nodes */
+static void aim_command(struct load *l, const char *args)
+{
+    int pid;
+    unsigned port;
+    if (sscanf(args, "%d %u", &pid, &port) != 2 || port > UINT16_MAX)
+        udp_die("aim PID PORT");
+    l->pid = (pid_t)pid;
+    l->server_port = (uint16_t)port;
+    printf("{}\n");
+}
+
+/* stream LEN RATE SECONDS: so many a second, whatever arrives */
+static void stream_command(struct load *l, const char *args)
+{
+    size_t len;
+    struct stream s = {.rate = 0};
+    if (sscanf(args, "%zu %lf %lf", &len, &s.rate, &s.seconds) != 3 || len > UDP_BYTES_MAX ||
+        len < 64 || s.rate < 1)
+        udp_die("stream LEN RATE SECONDS");
+    choose(l, &relay_exchange, PATTERN_RANDOM, len);
+    load_stream(l, &s);
+    printf("{\"sent\": %" PRIu64 ", \"right\": %" PRIu64 ", \"wrong\": %" PRIu64
+           ", \"reordered\": %" PRIu64 ", \"lost\": %" PRIu64
+           ", \"gap_us\": %.1f, \"send_gap_us\": %.1f}\n",
+           l->tally.sent, l->tally.right, l->tally.wrong, l->tally.reordered, l->tally.lost,
+           (double)s.gap_ns / 1e3, (double)s.send_gap_ns / 1e3);
+}
+
 static void pause_spinning(void)
 {
     uint64_t begin_ns = meter_now_ns();
@@ -138,7 +167,8 @@ static const struct {
     void (*run)(struct load *l, const char *args);
 } commands[] = {
     {"relay", relay_command},       {"discover", discover_command}, {"stun", stun_command},
-    {"register", register_command}, {"latency", latency_command},
+    {"register", register_command}, {"latency", latency_command},   {"aim", aim_command},
+    {"stream", stream_command},
 };
 
 static void obey(struct load *l, const char *line)

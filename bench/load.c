@@ -4,9 +4,12 @@
 #include <time.h>
 #include "bench/meter.h"
 
+#define STREAM_WAIT_NS UINT64_C(2000000000) /* as GIVE_UP_NS, for who is being replaced */
+
 enum {
     GIVE_UP_NS = 200000000, /* without any arrival: what is on its way is lost */
     SETTLE_NS = 2000000,    /* after the last arrival the server goes back to sleep */
+    STREAM_NAP_NS = 20000,  /* a stream sleeps so long between two looks */
 };
 
 /* xorshift64*: cheap, and good enough to scatter look-ups. */
@@ -52,9 +55,9 @@ static unsigned receive_some(struct load *l)
     return ours;
 }
 
-static void settle(void)
+static void sleep_ns(long ns)
 {
-    struct timespec t = {.tv_nsec = SETTLE_NS};
+    struct timespec t = {.tv_nsec = ns};
     nanosleep(&t, NULL);
 }
 
@@ -94,10 +97,39 @@ struct tally load_run(struct load *l, double seconds, uint64_t count)
     uint64_t cpu_ns = meter_cpu_ns(l->pid), begin_ns = meter_now_ns();
     loop(l, begin_ns + (uint64_t)(seconds * 1e9), count);
     l->tally.seconds = (double)(meter_now_ns() - begin_ns) / 1e9;
-    settle();
+    sleep_ns(SETTLE_NS);
     uint64_t after_ns = meter_cpu_ns(l->pid);
     l->tally.cpu_ns = after_ns > cpu_ns ? after_ns - cpu_ns : 0; /* 0: the server is gone */
     return l->tally;
+}
+
+static void longest(uint64_t *longest_ns, uint64_t *last_ns, uint64_t now_ns)
+{
+    if (now_ns - *last_ns > *longest_ns)
+        *longest_ns = now_ns - *last_ns;
+    *last_ns = now_ns;
+}
+
+void load_stream(struct load *l, struct stream *s)
+{
+    load_begin(l);
+    uint64_t begin_ns = meter_now_ns(), now_ns = begin_ns;
+    uint64_t sent_ns = begin_ns, arrived_ns = begin_ns;
+    uint64_t count = (uint64_t)(s->rate * s->seconds);
+    while (l->tally.sent < count || (on_their_way(l) > 0 && now_ns - arrived_ns < STREAM_WAIT_NS)) {
+        uint64_t due = (uint64_t)((double)(now_ns - begin_ns) * s->rate / 1e9) + 1;
+        due = (due < count ? due : count) - l->tally.sent;
+        if (due > 0) {
+            send_some(l, due < UDP_BATCH ? (unsigned)due : UDP_BATCH);
+            longest(&s->send_gap_ns, &sent_ns, now_ns);
+        }
+        if (receive_some(l) > 0)
+            longest(&s->gap_ns, &arrived_ns, meter_now_ns());
+        else
+            sleep_ns(STREAM_NAP_NS);
+        now_ns = meter_now_ns();
+    }
+    l->tally.lost += on_their_way(l);
 }
 
 uint64_t load_one(struct load *l)

@@ -85,6 +85,15 @@ uint32_t load_random(struct load *l, uint32_t below);
 /* Sends until `seconds` have passed or `count` datagrams are sent, then waits for the rest. */
 struct tally load_run(struct load *l, double seconds, uint64_t count);
 
+/* Sends `rate` datagrams a second for so long, whatever arrives, then waits for the rest. l->tally
+ * says what became of them, but for the CPU time. */
+struct stream {
+    double rate, seconds;
+    uint64_t gap_ns;      /* the longest time between two arrivals */
+    uint64_t send_gap_ns; /* and between two sends: what the generator itself has missed */
+};
+void load_stream(struct load *l, struct stream *s);
+
 /* Sends one datagram and spins until it is back. Returns ns, or 0 when it got lost. */
 uint64_t load_one(struct load *l);
 /* Before the first load_one. */

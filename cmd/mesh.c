@@ -100,6 +100,7 @@ static int gossip_open(struct mesh *m)
         .beacon_id = c->beacon_id,
         .boot = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / 1000000,
         .rows = c->max_routes + own,
+        .own_rows = own,
         .owner_rows = c->max_routes_each ? c->max_routes_each : (c->max_routes + 1) / 2,
         .strict = c->strict_gossip,
     };

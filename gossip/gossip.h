@@ -25,6 +25,7 @@ struct gossip_config {
     uint32_t beacon_id; /* 0 only without keys: then Pilot's gossip alone */
     uint64_t boot;      /* Unix milliseconds at start: larger at each start but for clock steps */
     uint32_t rows;      /* of the store */
+    uint32_t own_rows;  /* of these, for nodes of our own alone */
     uint32_t owner_rows;
     bool strict; /* Pilot syncs only from peers that were named */
     uint8_t seed[64];

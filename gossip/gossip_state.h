@@ -1,4 +1,4 @@
-/* gossip_state - the inside of struct gossip, for gossip.c, gossip_turn.c and gossip_status.c only.
+/* gossip_state - the inside of struct gossip, for gossip*.c only.
  */
 #ifndef BEACON_GOSSIP_GOSSIP_STATE_H
 #define BEACON_GOSSIP_GOSSIP_STATE_H
@@ -7,11 +7,12 @@
 
 enum {
     OUT_QUEUE = 256,       /* frames about members and keys that wait to be taken */
-    ROUTE_QUEUE = 1 << 16, /* nodes whose way has changed */
+    ROUTE_QUEUE = 1 << 18, /* nodes whose way has changed: half takes what one delta can set off */
     RECHECK_ROWS = 4096,   /* a turn */
     FRAMES_PER_S = 20000,  /* of one member: a megabyte-a-second log is 1,000 */
     BAD_PER_S = 50000,     /* frames that do not open, before strangers are not read any more */
     HELLO_EACH_MS = 200,   /* challenges to one member */
+    STRANGER_HELLO_BURST = 64,
     STRANGER_HELLO_EACH_MS = 5, /* and to all ids that are no member yet */
     REBOOTS_MAX = 3,            /* in a while: then somebody else uses our id */
     HELLO_LEN_MAX = GOSSIP_SEAL_LEN + GOSSIP_HELLO_FULL,            /* of a frame */
@@ -87,7 +88,7 @@ struct gossip {
     struct seed_state seed[GOSSIP_SEEDS_MAX];
     uint64_t seeds_ns; /* the next time one is due */
 
-    uint64_t second_ns, rumours_ns, stranger_hello_ns;
+    uint64_t second_ns, rumours_ns, strangers_ns;
     uint64_t bad_second;
     uint32_t bad_in_second;
     unsigned reboots;
@@ -98,6 +99,7 @@ struct gossip {
     struct out_frame out[OUT_QUEUE];
     uint32_t route_head, route_tail;
     bool routes_lost; /* the queue was full: all rows are walked again */
+    bool own_news;    /* `changed` comes from a node of ours */
     bool rechecking;  /* `changed` comes from a walk */
     uint32_t routes[ROUTE_QUEUE];
     uint8_t frame[GOSSIP_FRAME_MAX];
@@ -117,6 +119,11 @@ void hello_put(struct gossip *g, const struct endpoint *to, uint32_t id, uint64_
                const uint8_t *echo, size_t room);
 /* HELLO to a seed, whoever is there. */
 void knock_put(struct gossip *g, const struct endpoint *to);
+bool echo_holds(const struct gossip *g, const struct gossip_head *head, const uint8_t *echo,
+                const struct endpoint *from);
+/* Tells a knock of ours that comes back: to whom it went. */
+void knock_mark(const struct gossip *g, const struct endpoint *to,
+                uint8_t ret[static GOSSIP_CHALLENGE_LEN]);
 /* A ping or probe that is due. */
 void gossip_ping(struct gossip *g, const struct member_ping *ping);
 /* All we know about beacons, to one member. */

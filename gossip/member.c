@@ -196,7 +196,7 @@ static bool told_of_unknown(struct members *m, const struct member_fact *f, uint
 {
     if (!fact_lives(f))
         return false;
-    int i = member_add(m, f->id);
+    int i = member_add(m, f->id, true);
     if (i < 0)
         return false;
     const struct member_fact none = {.state = MEMBER_DEAD};
@@ -283,7 +283,7 @@ bool member_heard(struct members *m, uint32_t id, uint64_t boot, const struct en
     int i = member_find(m, id);
     bool is_new = i < 0;
     if (is_new && id != 0)
-        i = member_add(m, id);
+        i = member_add(m, id, false);
     *ret_index = i;
     if (i <= 0)
         return false;

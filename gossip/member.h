@@ -40,7 +40,8 @@ enum {
 #define MEMBER_PERIOD_NS UINT64_C(1000000000)
 #define MEMBER_WAIT_NS UINT64_C(300000000)
 #define MEMBER_SUSPECT_NS UINT64_C(6000000000)
-#define MEMBER_KEEP_NS UINT64_C(1800000000000) /* dead ones are remembered so long */
+#define MEMBER_KEEP_NS UINT64_C(1800000000000)       /* dead ones are remembered so long */
+#define MEMBER_KEEP_HEARSAY_NS UINT64_C(60000000000) /* ... which never spoke themselves */
 
 struct member {
     struct member_fact fact; /* id 0: this index is not in use */

@@ -43,7 +43,7 @@ void member_due(struct members *m, unsigned i)
     const struct watch *w = &m->watch[i];
     uint64_t due_ns = NEVER_NS;
     if (p->fact.id != 0 && !fact_lives(&p->fact))
-        due_ns = p->changed_ns + MEMBER_KEEP_NS;
+        due_ns = p->changed_ns + (p->heard_ns ? MEMBER_KEEP_NS : MEMBER_KEEP_HEARSAY_NS);
     else if (p->fact.state == MEMBER_SUSPECT)
         due_ns = least(w->step_ns, w->sentence_ns);
     else

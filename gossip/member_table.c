@@ -81,10 +81,10 @@ static void hash_remove(struct members *m, unsigned i)
 
 /* One that never served, else the one that is free for longest: whoever keeps tables by index has
  * all the time there is to empty them. */
-static int free_index(const struct members *m)
+static int free_index(const struct members *m, bool hearsay)
 {
     int best = -1;
-    if (m->count < MEMBERS_MAX)
+    if (m->count < (hearsay ? MEMBERS_MAX / 4 * 3 : MEMBERS_MAX))
         return (int)m->count;
     for (unsigned i = 1; i < m->count; i++) {
         if (m->of[i].fact.id != 0 || m->watch[i].changed)
@@ -95,9 +95,9 @@ static int free_index(const struct members *m)
     return best;
 }
 
-int member_add(struct members *m, uint32_t id)
+int member_add(struct members *m, uint32_t id, bool hearsay)
 {
-    int i = free_index(m);
+    int i = free_index(m, hearsay);
     if (i < 0)
         return -1;
     if ((unsigned)i == m->count)

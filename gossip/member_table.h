@@ -88,7 +88,8 @@ static inline bool fact_lives(const struct member_fact *f)
 uint64_t member_mix(uint64_t x);
 uint64_t member_dice(struct members *m);
 /* -1: full. Its id is set, nothing else. */
-int member_add(struct members *m, uint32_t id);
+/* By hearsay only three quarters of the places are given away. */
+int member_add(struct members *m, uint32_t id, bool hearsay);
 void member_set(struct members *m, unsigned i, const struct member_fact *fact, uint64_t now_ns);
 /* Reports it by member_changes. */
 void member_note(struct members *m, unsigned i);

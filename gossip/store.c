@@ -109,7 +109,7 @@ static uint32_t rebuild_settle(struct store *s, unsigned owner, uint32_t rows)
 static uint32_t admit(struct store *s, unsigned owner, uint32_t id)
 {
     struct owner *o = &s->owner[owner];
-    while (o->shown.rows >= s->owner_rows || !graves_make_room(s)) {
+    while (o->shown.rows >= s->owner_rows || !graves_make_room_for_others(s)) {
         if (!o->shown.rebuilding || !o->old) {
             o->shown.refused++;
             return 0;

@@ -33,6 +33,9 @@ struct store;
 size_t store_size(uint32_t rows);
 struct store *store_init(void *memory, uint32_t rows, uint32_t owner_rows, struct siphash_key key);
 
+/* Of all rows, so many are for nodes of our own alone: others cannot fill them. */
+void store_reserve(struct store *s, uint32_t rows);
+
 /* Told, within the calls below, of each node whose best claim may have changed: the best of all or
  * the best of others, an unusable one not left out. It may read the store, not change it. */
 typedef void store_changed(void *arg, uint32_t id);

@@ -69,6 +69,14 @@ bool graves_make_room(struct store *s)
     return s->free != 0;
 }
 
+bool graves_make_room_for_others(struct store *s)
+{
+    uint32_t most = s->capacity - s->reserved;
+    while (s->used - s->owner[STORE_SELF].shown.rows >= most && s->graves)
+        grave_pop(s);
+    return s->used - s->owner[STORE_SELF].shown.rows < most && graves_make_room(s);
+}
+
 void graves_tick(struct store *s, uint64_t now_ns)
 {
     for (; s->graves; grave_pop(s)) {

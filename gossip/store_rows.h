@@ -41,6 +41,7 @@ struct owner {
 struct store {
     struct siphash_key key;
     uint32_t capacity, owner_rows;
+    uint32_t reserved;      /* rows that only our own nodes take */
     store_changed *changed; /* NULL: nobody wants to know */
     void *arg;
 
@@ -102,6 +103,8 @@ void fact_gone(struct store *s, unsigned owner, uint32_t index, uint64_t version
 void fact_state(struct store *s, unsigned owner, const uint8_t *state, size_t len,
                 uint64_t version);
 /* Frees a row by purging the oldest tombstone, if none is free. False: there is no tombstone. */
+/* The same where `all` are the rows that others than ourselves may use. */
+bool graves_make_room_for_others(struct store *s);
 bool graves_make_room(struct store *s);
 void graves_tick(struct store *s, uint64_t now_ns);
 /* Drops the first row of the list, and tells. */

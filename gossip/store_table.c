@@ -53,6 +53,12 @@ struct store *store_init(void *memory, uint32_t rows, uint32_t owner_rows, struc
     return s;
 }
 
+void store_reserve(struct store *s, uint32_t rows)
+{
+    assert(rows < s->capacity);
+    s->reserved = rows;
+}
+
 void store_on_change(struct store *s, store_changed *changed, void *arg)
 {
     s->changed = changed;
