@@ -13,7 +13,7 @@ enum {
     NODES_MANY = 1000000,
     RELAY_LEN = 64,
     LIMIT_CELLS = 1 << 16,
-    SENDER = 7, /* the node that all relays come from */
+    SENDER = NODES, /* the node that all relays come from, and none goes to */
 };
 
 static void run_kind(void *arg, unsigned calls)
@@ -122,7 +122,9 @@ static void run_find_dependent(void *arg, unsigned calls)
 }
 
 struct relay {
+    struct config config;
     struct server *server;
+    enum verdict want; /* of each relay */
     struct lane *lane;
     struct outbox outbox;
     uint8_t bytes[BATCH][RELAY_LEN];
@@ -158,9 +160,9 @@ static enum verdict decide(struct relay *r, unsigned i)
     return v;
 }
 
-static void register_all(struct relay *r)
+static void register_nodes(struct relay *r, uint32_t first, uint32_t count)
 {
-    for (uint32_t node = 0; node < NODES; node++) {
+    for (uint32_t node = first; node < first + count; node++) {
         r->bytes[0][0] = MSG_DISCOVER;
         put_u32(r->bytes[0] + 1, parts_id(node));
         aim(r, 0, MSG_DISCOVER_LEN, node);
@@ -170,27 +172,44 @@ static void register_all(struct relay *r)
     }
 }
 
-static struct relay *relay_open(void)
+/* All nodes but the sender are another beacon's, at `peers->of[1]`. */
+static void learn_all(struct relay *r, const struct peers *peers)
 {
-    static struct config c; /* outlives the server */
+    server_set_peers(r->server, peers);
+    server_begin(r->lane);
+    for (uint32_t node = 0; node < NODES; node++)
+        if (!route_put_beacon(r->lane->routes, parts_id(node), 1, ROUTE_UNVERIFIED, false))
+            parts_die("a route found no room");
+}
+
+/* `peers`: where the nodes are; NULL: here. */
+static struct relay *relay_open(const struct peers *peers)
+{
     static const uint8_t seed[64] = {1, 2, 3};
     static const char *const unlimited[] = {"relay-rate", "relay-ip-rate", "reply-rate",
                                             "reply-total"};
     static const uint8_t loopback[16] = {[10] = 0xff, 0xff, 127, 0, 0, 1};
     struct config_error error;
     struct relay *r = parts_memory(sizeof *r);
-    config_init(&c);
+    struct config *c = &r->config;
+    config_init(c);
     for (unsigned i = 0; i < sizeof unlimited / sizeof *unlimited; i++) {
-        if (!config_set(&c, unlimited[i], "0", "bench", &error))
+        if (!config_set(c, unlimited[i], "0", "bench", &error))
             parts_die(error.text);
     }
-    c.shards = 1;
-    r->server = server_init(parts_memory(server_size(&c, 1)), &c, 1, &c.rules, seed);
+    c->shards = 1;
+    snprintf(c->peers, sizeof c->peers, "%s", peers ? "192.0.2.1" : "");
+    r->want = peers ? VERDICT_RELAY_TO_BEACON : VERDICT_RELAY_FORWARDED;
+    r->server = server_init(parts_memory(server_size(c, 1)), c, 1, &c->rules, seed);
     r->lane = r->server->lane[0];
     r->now = (struct moment){.ns = 1000000000000, .unix_s = 1800000000};
     r->local = service_index(&r->server->service, loopback);
     server_begin(r->lane);
-    register_all(r);
+    if (peers)
+        learn_all(r, peers);
+    else
+        register_nodes(r, 0, NODES);
+    register_nodes(r, SENDER, 1);
     return r;
 }
 
@@ -223,7 +242,7 @@ static void run_relay(void *arg, unsigned calls)
         for (unsigned i = 0; i < BATCH; i++)
             server_prefetch(r->lane, &r->datagram[i]);
         for (unsigned i = 0; i < BATCH; i++)
-            forwarded += decide(r, i) == VERDICT_RELAY_FORWARDED;
+            forwarded += decide(r, i) == r->want;
     }
     if (forwarded != calls)
         parts_die("a relay was not forwarded");
@@ -235,7 +254,9 @@ int main(void)
     struct limiter limiter;
     limiter_init(&limiter, parts_memory(limiter_size(LIMIT_CELLS)), LIMIT_CELLS);
     struct table few = table_open(NODES), many = table_open(NODES_MANY);
-    struct relay *relay = relay_open();
+    struct peers peers = {.count = 2, .of[1] = {.at = node_at(SENDER + 1), .usable = true}};
+    peers_index(&peers);
+    struct relay *relay = relay_open(NULL), *across = relay_open(&peers);
     const struct part parts[] = {
         {"msg_kind", run_kind, NULL, 1 << 22, NULL},
         {"stun", run_stun, &plain, 1 << 20, NULL},
@@ -248,6 +269,7 @@ int main(void)
         {"route_find 1M, dependent", run_find_dependent, &many, 1 << 20, NULL},
         {"making its input", run_fill, relay, 1 << 20, NULL},
         {"relay, whole decision", run_relay, relay, 1 << 20, NULL},
+        {"relay to another beacon, whole decision", run_relay, across, 1 << 20, NULL},
     };
     parts_print(parts, sizeof parts / sizeof *parts);
     printf("\n");

@@ -351,16 +351,6 @@ static void run_apply(void *arg, unsigned calls)
     }
 }
 
-static void run_piece(void *arg, unsigned calls)
-{
-    static struct gossip_delta d;
-    (void)arg;
-    for (uint32_t first = 0; first < calls; first += d.row_count) {
-        piece_of(&d, first, piece_len(first));
-        parts_used = d.row[0].id;
-    }
-}
-
 static unsigned run_best(const struct store *s, unsigned calls, uint32_t first)
 {
     unsigned found = 0;
@@ -442,7 +432,6 @@ int main(void)
         {"seal_open, 96 B", run_open, &small, 1 << 16, NULL},
         {"gossip_route, 1M rows", run_routes, talk, ROUTES, prepare_routes},
         {"store_claim, a new row of 1M", run_claim, &filled, NODES, prepare_store},
-        {"making a piece, a row", run_piece, NULL, NODES, NULL},
         {"store_apply, a new row of 1M", run_apply, &filled, NODES, prepare_store},
         {"store_best hit, 1M rows", run_best_hit, &filled, 1 << 20, NULL},
         {"store_best miss, 1M rows", run_best_miss, &filled, 1 << 20, NULL},

@@ -573,6 +573,31 @@ static void test_room(void **state)
     store_free(s);
 }
 
+/* What is kept for our own nodes others do not get, by as many owners or tombstones as they like.
+ */
+static void test_reserve(void **state)
+{
+    (void)state;
+    struct store *s = store_with(40, 40, 2);
+    store_reserve(s, 10);
+    apply_many(s, 1, 1, 20);
+    apply_many(s, 2, 1001, 11); /* one too many */
+    assert_int_equal(store_rows(s), 30);
+    assert_int_equal(store_owner(s, 2)->refused, 1);
+    for (uint32_t id = 1; id <= 10; id++)
+        assert_true(store_claim(s, id, 1, 0));
+    assert_false(store_claim(s, 11, 1, 0));
+    store_withdraw(s, 10, 0); /* its tombstone is nobody's room but ours */
+    assert_true(store_claim(s, 11, 1, 0));
+    /* A tombstone of others gives way to them. */
+    apply(s, 1, (struct piece){5, 20, 21, 21, {{5, GONE, 21}}}, 0);
+    apply(s, 1, (struct piece){5, 21, 22, 22, {{99, 1, 22}}}, 0);
+    assert_true(store_has(s, 1, 99));
+    assert_int_equal(store_owner(s, 1)->refused, 0);
+    assert_int_equal(store_rows(s), 40);
+    store_free(s);
+}
+
 /* While a log is rebuilt, its new rows push out those of before. */
 static void test_room_in_rebuild(void **state)
 {
@@ -1300,6 +1325,7 @@ int main(void)
         cmocka_unit_test(test_learnt_once),
         cmocka_unit_test(test_own),
         cmocka_unit_test(test_room),
+        cmocka_unit_test(test_reserve),
         cmocka_unit_test(test_room_in_rebuild),
         cmocka_unit_test(test_purged_on_arrival),
         cmocka_unit_test(test_tombstones),
