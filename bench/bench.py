@@ -20,15 +20,14 @@ import time
 
 sys.dont_write_bytecode = True  # no __pycache__ in the source tree
 import edge
+import mesh
 from cells import ANSWERS, CELLS
-from processes import (B, Failure, Load, Server, child_setup, cpu_model, cpu_ns, cpus, free_port,
-                       rss_mb, udp_port)
+from processes import (B, UNLIMITED, Failure, Load, Server, child_setup, cpu_model, cpu_ns, cpus,
+                       free_port, rss_mb, udp_port)
 from report import goal, goals_of, print_results, print_rows
 
-PARTS = ("codec", "relay", "answer", "latency", "memory", "edge")
+PARTS = ("codec", "relay", "answer", "latency", "memory", "edge", "mesh")
 NODES = 100_000
-UNLIMITED = ["--relay-rate", "10000000", "--relay-ip-rate", "10000000", "--reply-rate", "0", "--reply-total", "0",
-             "--nursery-percent", "0"]
 
 
 def say(text):
@@ -48,8 +47,8 @@ class Bench:
 
     # --- starting servers ---
 
-    def beacon(self, name, *flags, cpu=None):
-        port, metrics = udp_port(), free_port(socket.SOCK_STREAM)
+    def beacon(self, name, *flags, cpu=None, port=None):
+        port, metrics = port or udp_port(), free_port(socket.SOCK_STREAM)
         health = free_port(socket.SOCK_STREAM)
         argv = [f"{B}/beacon", "--addr", f"127.0.0.1:{port}", "--health", f"127.0.0.1:{health}",
                 "--metrics", f"127.0.0.1:{metrics}", *flags]
@@ -236,6 +235,9 @@ class Bench:
     def edge(self):
         return edge.Edge(self).run(self.options.edge)
 
+    def mesh(self):
+        return mesh.Mesh(self).run(self.options.mesh)
+
 
 def parse():
     p = argparse.ArgumentParser(description="CPU cost, latency and memory of the beacon")
@@ -244,12 +246,16 @@ def parse():
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--only", default=",".join(PARTS), help="of " + ",".join(PARTS))
     p.add_argument("--edge", default=",".join(edge.PARTS), help="of " + ",".join(edge.PARTS))
+    p.add_argument("--mesh", default=",".join(mesh.PARTS), help="of " + ",".join(mesh.PARTS))
     options = p.parse_args()
     options.only, options.edge = options.only.split(","), options.edge.split(",")
+    options.mesh = options.mesh.split(",")
     if not set(options.only) <= set(PARTS) or options.rounds < 1:
         p.error("--only takes " + ",".join(PARTS) + "; --rounds at least 1")
     if not set(options.edge) <= set(edge.PARTS):
         p.error("--edge takes " + ",".join(edge.PARTS))
+    if not set(options.mesh) <= set(mesh.PARTS):
+        p.error("--mesh takes " + ",".join(mesh.PARTS))
     options.seconds, options.packets, options.idle_seconds = 0.5, 2000, 5.0
     if options.quick:
         options.rounds, options.seconds, options.packets = 2, 0.3, 500
@@ -263,7 +269,7 @@ def main():
         bench = Bench(options, stack)
         if {"relay", "answer", "latency"} & set(options.only):
             bench.start_variants()
-        for part in ("relay", "answer", "latency", "codec", "memory", "edge"):
+        for part in ("relay", "answer", "latency", "codec", "memory", "edge", "mesh"):
             if part in options.only:
                 try:
                     results[part] = getattr(bench, part)()
@@ -274,13 +280,14 @@ def main():
             "load_cpu": bench.load_cpu,
             "window": min((load.window for load in bench.loads.values()), default=0)}
         results["skipped"], results["problems"] = bench.skipped, bench.problems
-    figures = results.get("edge", {})
-    results["goals"] = goals_of(results) + [goal(*row) for row in edge.goals_of(figures)]
+    figures = {part: results.get(part.__name__, {}) for part in (edge, mesh)}
+    results["goals"] = goals_of(results) + [goal(*row) for part in figures for row in part.goals_of(figures[part])]
     if options.json:
         print(json.dumps(results, indent=1))
     else:
-        for title, rows in edge.tables_of(figures):
-            print_rows(title, rows)
+        for part, found in figures.items():
+            for title, rows in part.tables_of(found):
+                print_rows(title, rows)
         print_results(results)
     return 1 if results["problems"] else 0
 

@@ -123,7 +123,9 @@ static enum arrival relay_check(struct load *l, const struct udp_datagram *d)
         return ARRIVAL_WRONG;
     if (seq % FILLER_SAMPLE == 0 && !filler_is_right(&r))
         return ARRIVAL_WRONG;
-    l->tally.reordered += seq <= l->last_seq[node];
+    if (seq == l->last_seq[node])
+        return ARRIVAL_WRONG; /* it came twice */
+    l->tally.reordered += seq < l->last_seq[node];
     l->last_seq[node] = seq;
     return ARRIVAL_RIGHT;
 }

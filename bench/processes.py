@@ -13,6 +13,8 @@ import tempfile
 import time
 
 B = os.environ.get("B", "build")
+UNLIMITED = ["--relay-rate", "10000000", "--relay-ip-rate", "10000000", "--reply-rate", "0", "--reply-total", "0",
+             "--nursery-percent", "0"]
 
 
 class Failure(Exception):

@@ -325,6 +325,10 @@ void front_close(struct front *f)
         keys_close(f->keys);
     if (f->sender)
         shards_sender_free(f->sender);
+    f->edge = NULL; /* who wakes it or asks for it still finds nothing */
+    f->bridge = NULL;
+    f->keys = NULL;
+    f->sender = NULL;
 }
 
 /* --- running --- */

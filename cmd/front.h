@@ -56,7 +56,8 @@ unsigned front_places(const struct config *c);
 int front_open(struct front *f, const struct config *c, struct server *server,
                struct shards *shards, struct admin *admin);
 int front_start(struct front *f); /* 0 or -errno */
-/* Ends the thread and closes everything; shards must still run, or never have run. */
+/* Ends the thread and closes everything; shards must still run, or never have run. All else but
+ * front_reload and front_start may be called behind it, and does nothing. */
 void front_close(struct front *f);
 
 /* SIGHUP, all or nothing: certificates and keys are read again. False: `error` says why. */

@@ -106,15 +106,16 @@ static bool scan_go_on(struct mesh *m, struct gossip *g, uint64_t now_ns)
     unsigned count = 0;
     bool more = true;
     struct route route;
+    int64_t cursor = m->scan_cursor;
     for (int n = 0; n < SCAN_ROWS && count < SCAN_GONE && more; n++) {
-        more = store_own_next(gossip_store(g), &m->scan_cursor, 0, 1, &id);
+        more = store_own_next(gossip_store(g), &cursor, &id);
         if (more && !server_find(s, id, &route))
             gone[count++] = id;
+        else if (more)
+            m->scan_cursor = cursor; /* one that is removed would cost it its place */
     }
     for (unsigned i = 0; i < count; i++)
         gossip_node_gone(g, gone[i], now_ns);
-    if (count > 0) /* removing a row may have cost the cursor its place */
-        m->scan_cursor = STORE_CURSOR_START;
     m->scanning = more;
     return more;
 }
@@ -155,16 +156,16 @@ static bool frames_take(struct mesh *m, struct gossip *g, uint64_t now_ns)
 {
     struct server *s = m->config.server;
     bool more = false;
-    for (unsigned i = 0; i < server_lanes(s); i++) {
-        struct handoff *h = server_lane(s, i)->to_mesh;
+    for (unsigned i = 0; i < s->lane_count; i++) {
+        struct handoff *h = s->lane[i]->to_mesh;
+        struct endpoint *from = &m->from[i]; /* the frame itself may come with the next turn */
         struct handoff_message message;
         int n = 0;
-        while (h && n < FRAMES_TURN && handoff_peek(h, &message)) {
+        while (n < FRAMES_TURN && handoff_peek(h, &message)) {
             if (message.node_id == TO_MESH_FROM) {
-                memcpy(&m->from, message.bytes, sizeof m->from);
+                memcpy(from, message.bytes, sizeof *from);
             } else {
-                enum gossip_verdict v =
-                    gossip_input(g, message.bytes, message.len, &m->from, now_ns);
+                enum gossip_verdict v = gossip_input(g, message.bytes, message.len, from, now_ns);
                 count_add(&m->lane->stats.verdict[VERDICT_GOSSIP_TAKEN + (int)v], 1);
             }
             handoff_drop(h);
@@ -289,10 +290,9 @@ static bool routes_give(struct mesh *m, struct gossip *g)
 static bool on_outbox(void *arg, struct gossip *g, uint64_t now_ns)
 {
     struct mesh *m = arg;
-    bool more = mesh_beacons_give(m, g);
+    bool unsettled = mesh_beacons_give(m, g), more = routes_give(m, g);
     (void)now_ns;
-    more |= routes_give(m, g);
-    if (m->waits) { /* for a shard to empty its mailbox: a little, not in circles */
+    if (m->waits || unsettled) { /* for a lane to take letters or table: a little, not in circles */
         others_wake(m);
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
         more = true;
@@ -335,10 +335,24 @@ static bool state_is_old(const struct mesh *m, uint64_t now_ns)
     return now_ns - m->said_ns > SAY_NS && difference > m->said_nodes / 8;
 }
 
+/* What the thread sent and lost itself, into the figures of its lane, where it is watched. */
+static void sends_count(struct mesh *m)
+{
+    struct lane_stats *stats = &m->lane->stats;
+    struct mesh_thread_stats now, before = m->counted;
+    mesh_thread_stats(m->thread, &now);
+    count_add(&stats->sent, now.sent - before.sent);
+    count_add(&stats->sent_bytes, now.sent_bytes - before.sent_bytes);
+    count_add(&stats->send_errors, now.send_errors - before.send_errors);
+    count_add(&stats->kernel_drops, now.kernel_drops - before.kernel_drops);
+    m->counted = now;
+}
+
 static void on_second(void *arg, struct gossip *g, uint64_t now_ns)
 {
     struct mesh *m = arg;
     struct moment now = {.ns = now_ns};
+    sends_count(m);
     server_tick(m->lane, &now);
     if (state_is_old(m, now_ns))
         mesh_say_state(m, g, now_ns);

@@ -28,7 +28,7 @@ struct mesh {
     _Atomic bool draining;
 
     /* The mesh's thread. */
-    struct endpoint from; /* of the frame that follows in a handoff */
+    struct endpoint from[CONFIG_SHARDS_MAX]; /* of the frame that follows in each handoff */
     bool scanning, said_draining, waits;
     unsigned scan_lane, peers_turn;
     uint32_t scan_row, journal_lost;
@@ -39,6 +39,8 @@ struct mesh {
     struct mail letter[CONFIG_SHARDS_MAX]; /* nodes of one lane whose way is the same */
     struct gossip_peer peer[MESH_VIEW_PEERS_MAX];
     struct outbox out;
+
+    struct mesh_thread_stats counted; /* what stands in the lane's figures by now */
 
     uint64_t settled_ns; /* when the mesh was last seen to be settled */
 

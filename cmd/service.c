@@ -83,9 +83,15 @@ static int memory_open(struct beacon *b, unsigned shards)
     return 0;
 }
 
+/* Where the edge's thread has ended, its lane is the caller's: else it would never look up again.
+ */
 static void edge_wake(void *arg)
 {
-    front_wake(arg);
+    struct beacon *b = arg;
+    if (b->front.edge)
+        front_wake(&b->front);
+    else if (b->server->edge)
+        server_begin(b->server->edge);
 }
 
 /* What is not UDP: mesh, TCP. The same after a successor that failed. */
@@ -107,7 +113,7 @@ static int around_open(struct beacon *b)
                                                         .server = b->server,
                                                         .shards = b->shards,
                                                         .bound = b->report.bound,
-                                                        .arg = &b->front,
+                                                        .arg = b,
                                                         .wake_edge = edge_wake});
     if (err == 0 && b->mesh && b->succession.heir.mesh >= 0 && b->succession.has_predecessor)
         mesh_load(b->mesh, b->succession.heir.mesh);
@@ -307,6 +313,25 @@ static void udp_stop(void *arg)
     b->stopped = true;
 }
 
+/* What was closed and stopped for a successor that failed is started again. 0, or as around_open.
+ */
+static int serve_on(struct beacon *b)
+{
+    int err = b->stopped ? udp_start(b) : 0;
+    bool away = b->away;
+    if (away) {
+        mesh_stop(b->mesh, false);
+        mesh_close(b->mesh);
+        b->mesh = NULL;
+    }
+    b->stopped = b->away = false;
+    if (err == 0 && away)
+        err = around_open(b);
+    if (err == 0 && away)
+        err = around_start(b);
+    return err;
+}
+
 /* Gives all to the successor that asks. True: it serves. Else everything is as it was. */
 static bool hand_over(struct beacon *b)
 {
@@ -320,20 +345,7 @@ static bool hand_over(struct beacon *b)
     }
     log_line(LOG_ERROR, "takeover", "the successor failed, serving on", "error=%s",
              log_quote(strerror(-err)));
-    if (b->stopped)
-        err = udp_start(b);
-    else
-        err = 0;
-    if (b->away) {
-        mesh_stop(b->mesh, false);
-        mesh_close(b->mesh);
-    }
-    if (err == 0 && b->away)
-        err = around_open(b);
-    if (err == 0 && b->away)
-        err = around_start(b);
-    b->stopped = b->away = false;
-    if (err != 0)
+    if (serve_on(b) != 0)
         kill(getpid(), SIGTERM); /* half a beacon is none: the manager starts another */
     return false;
 }

@@ -53,6 +53,13 @@ static void restore(struct succession *s, int table)
                  log_quote(strerror(-err)));
 }
 
+static void inherited_close(struct succession *s)
+{
+    for (unsigned i = 0; i < s->inherited.udp_count; i++)
+        close(s->inherited.udp[i]);
+    s->inherited.udp_count = 0;
+}
+
 static int opened(struct succession *s, struct shards **ret, struct shards_report *report,
                   const char **failed)
 {
@@ -73,7 +80,7 @@ static int opened(struct succession *s, struct shards **ret, struct shards_repor
         log_line(LOG_WARN, "takeover", "kept sockets do not fit, opening others", "why=%s",
                  log_quote(*failed));
         notify_forget(NOTIFY_UDP, s->inherited.udp_count);
-        succession_end(s);
+        inherited_close(s);
         s->has_inherited = false;
     }
     return shards_open(ret, s->server, s->config, report, failed);
@@ -134,9 +141,7 @@ void succession_end(struct succession *s)
     if (s->has_predecessor)
         takeover_leave(&s->heir);
     s->has_predecessor = false;
-    for (unsigned i = 0; i < s->inherited.udp_count; i++)
-        close(s->inherited.udp[i]);
-    s->inherited.udp_count = 0;
+    inherited_close(s);
     if (s->inherited.table >= 0)
         close(s->inherited.table);
     s->inherited.table = -1;

@@ -398,6 +398,8 @@ static enum gossip_verdict sync_input(struct gossip *g, const uint8_t *bytes, si
                                                   [PILOT_STRANGER] = SYNC_STRANGER,
                                                   [PILOT_SHORT] = SYNC_SHORT,
                                                   [PILOT_LIMITED] = SYNC_LIMITED};
+    if (g->route_tail - g->route_head > ROUTE_QUEUE / 2)
+        return SYNC_LIMITED; /* as a delta: the next one comes when the lanes have taken these */
     if (g->has_keys)
         pilot_learn(g, from);
     return verdict[pilot_sync(g->pilot, bytes, len, from, g->now_ns)];

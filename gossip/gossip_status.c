@@ -21,6 +21,12 @@ static enum gossip_peer_state state_of(const struct gossip *g, unsigned member)
     return PEER_DEAD;
 }
 
+static void say_refused(struct gossip_peer *p, uint32_t refused)
+{
+    if (refused)
+        snprintf(p->error, sizeof p->error, "%u nodes not taken: no room for more", refused);
+}
+
 static void fill_member(const struct gossip *g, unsigned member, struct gossip_peer *ret)
 {
     const struct member *m = member_at(g->members, member);
@@ -39,20 +45,17 @@ static void fill_member(const struct gossip *g, unsigned member, struct gossip_p
                                 .bytes_out = s->bytes_out};
     if (!o->state_len || !read_beacon_state(o->state, o->state_len, &ret->says))
         ret->says = (struct beacon_state){.draining = false};
-    if (o->refused)
-        snprintf(ret->error, sizeof ret->error, "%u nodes not taken: no room for more", o->refused);
-    else
-        snprintf(ret->error, sizeof ret->error, "%s", s->error ? s->error : "");
+    snprintf(ret->error, sizeof ret->error, "%s", s->error ? s->error : "");
+    say_refused(ret, o->refused);
 }
 
 static void fill_pilot(const struct gossip *g, unsigned index, const struct endpoint *at,
                        uint64_t heard_ns, uint32_t beacon, struct gossip_peer *ret)
 {
-    *ret = (struct gossip_peer){.id = beacon,
-                                .at = *at,
-                                .state = PEER_PILOT,
-                                .heard_ns = heard_ns,
-                                .rows = store_owner(g->store, STORE_MEMBERS_MAX + index)->rows};
+    const struct store_owner *o = store_owner(g->store, STORE_MEMBERS_MAX + index);
+    *ret = (struct gossip_peer){
+        .id = beacon, .at = *at, .state = PEER_PILOT, .heard_ns = heard_ns, .rows = o->rows};
+    say_refused(ret, o->refused);
 }
 
 /* A seed where nobody has answered. */
@@ -119,8 +122,11 @@ void gossip_totals(const struct gossip *g, struct gossip_totals *ret)
         if (i > 0 && member_at(g->members, i)->fact.id != 0)
             ret->peers[state_of(g, i)]++;
     }
-    for (unsigned i = 0; i < pilot_source_count(g->pilot); i++)
-        ret->peers[PEER_PILOT] += store_owner(g->store, STORE_MEMBERS_MAX + i)->beacon != 0;
+    for (unsigned i = 0; i < pilot_source_count(g->pilot); i++) {
+        const struct store_owner *o = store_owner(g->store, STORE_MEMBERS_MAX + i);
+        ret->peers[PEER_PILOT] += o->beacon != 0;
+        ret->refused_rows += o->refused;
+    }
 }
 
 bool gossip_settled(const struct gossip *g)

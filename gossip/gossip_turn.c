@@ -272,8 +272,6 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 uint64_t gossip_next_ns(const struct gossip *g)
 {
-    if (gossip_muted(g)) /* nothing is sent, so nothing that is due is urgent */
-        return earlier(g->second_ns, g->muted_until_ns);
     if (g->out_head != g->out_tail || g->links_changed || (g->walks > 0 && queue_has_room(g)))
         return g->now_ns;
     uint64_t next_ns = g->second_ns;
@@ -388,7 +386,8 @@ bool gossip_beacons(struct gossip *g, struct gossip_beacon ret[static STORE_OWNE
     for (unsigned i = 1; i < count; i++) {
         const struct member_fact *f = &member_at(g->members, i)->fact;
         if (f->id != 0)
-            ret[i] = (struct gossip_beacon){.at = f->at, .usable = f->state <= MEMBER_SUSPECT};
+            ret[i] = (struct gossip_beacon){.at = f->at,
+                                            .usable = f->at.port && f->state <= MEMBER_SUSPECT};
     }
     for (unsigned i = 0; i < sources; i++) {
         uint64_t heard_ns;

@@ -342,7 +342,7 @@ static void gather(struct pilot *p, unsigned group)
     uint32_t id;
     p->group = group;
     memset(p->count, 0, sizeof p->count);
-    while (store_own_next(p->store, &cursor, 0, 1, &id)) {
+    while (store_own_next(p->store, &cursor, &id)) {
         unsigned slice = mix(id) & (p->slices - 1), other = mix(id) & (p->before - 1);
         if (slice / GROUP == group && !put(p, slice, id, PILOT_SLICE_MAX))
             put_anywhere(p, id);

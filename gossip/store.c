@@ -212,6 +212,7 @@ void store_replace_begin(struct store *s, unsigned owner)
     owner_position(s, owner, o->shown.boot, o->shown.version + 1);
     o->old = o->tail;
     o->missing = o->shown.rows;
+    o->shown.refused = 0;
 }
 
 bool store_replace_row(struct store *s, unsigned owner, uint32_t id, uint64_t now_ns)

@@ -54,7 +54,7 @@ struct store_owner {
     bool rebuilding;   /* taking the log from the start: rows of before stay until it is whole */
     uint8_t rank;      /* enum store_rank */
     uint32_t rows;     /* tombstones not counted */
-    uint32_t refused;  /* rows not taken since the log began: caps */
+    uint32_t refused;  /* rows not taken since the log began, or of the last set: caps */
     uint8_t state_len; /* its state record */
     uint8_t state[GOSSIP_STATE_MAX];
 };
@@ -151,11 +151,9 @@ enum { STORE_READ_MIN = DELTA_HEAD_MAX + DELTA_ROW_MAX + GOSSIP_STATE_MAX + 3 };
 bool store_read(const struct store *s, unsigned owner, struct store_place *place, size_t room,
                 struct gossip_delta *ret, bool *ret_restart);
 
-/* Own ids for slice `slice` of `slices` (by a hash of the id), from `*cursor` on (start with
- * STORE_CURSOR_START). False at the end. When the own rows change between two calls, ids may come
- * twice. */
-bool store_own_next(const struct store *s, int64_t *cursor, unsigned slice, unsigned slices,
-                    uint32_t *ret_id);
+/* The own id behind `*cursor` (start with STORE_CURSOR_START). False at the end. When the own rows
+ * change between two calls, ids may come twice. */
+bool store_own_next(const struct store *s, int64_t *cursor, uint32_t *ret_id);
 
 /* Purges tombstones that are due, goes on with the ends of rebuilds. Call once a second. */
 void store_tick(struct store *s, uint64_t now_ns);

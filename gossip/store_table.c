@@ -313,42 +313,12 @@ static bool is_own_node(const struct store *s, uint32_t index)
     return r->owner == STORE_SELF && r->id && !r->gone;
 }
 
-/* A slice is a range of buckets, so all slices together cost one walk through the table. */
-static uint32_t slice_start(const struct store *s, unsigned slice, unsigned slices)
+bool store_own_next(const struct store *s, int64_t *cursor, uint32_t *ret_id)
 {
-    return (uint32_t)(((uint64_t)slice * store_heads(s) + slices - 1) / slices);
-}
-
-static uint32_t own_in_slice(const struct store *s, uint32_t at, unsigned slice, unsigned slices)
-{
-    uint32_t end = slice_start(s, slice + 1, slices);
-    uint32_t bucket = at ? bucket_of(s, s->row[at].id) + 1 : slice_start(s, slice, slices);
-    uint32_t i = at ? s->row[at].chain : 0;
-    for (;;) {
-        for (; i; i = s->row[i].chain)
-            if (is_own_node(s, i))
-                return i;
-        if (bucket >= end)
-            return 0;
-        i = s->head[bucket++];
-    }
-}
-
-static uint32_t own_in_list(const struct store *s, uint32_t at)
-{
-    uint32_t i = at ? s->row[at].next : s->owner[STORE_SELF].head;
+    uint32_t last = cursor_row(s, STORE_SELF, *cursor);
+    uint32_t i = last ? s->row[last].next : s->owner[STORE_SELF].head;
     while (i && !is_own_node(s, i))
         i = s->row[i].next;
-    return i;
-}
-
-bool store_own_next(const struct store *s, int64_t *cursor, unsigned slice, unsigned slices,
-                    uint32_t *ret_id)
-{
-    assert(slice < slices);
-    uint32_t at = cursor_row(s, STORE_SELF, *cursor);
-    /* Undivided, what others claim need not be looked at. */
-    uint32_t i = slices == 1 ? own_in_list(s, at) : own_in_slice(s, at, slice, slices);
     if (i == 0)
         return false;
     *cursor = cursor_at(s, i);

@@ -28,7 +28,7 @@ enum {
 
 /* One writer, the thread; anyone reads. */
 struct counters {
-    _Atomic uint64_t received, received_bytes, sent, sent_bytes, send_errors, drops, tick_ns;
+    _Atomic uint64_t sent, sent_bytes, send_errors, drops, tick_ns;
 };
 
 struct mesh_thread {
@@ -42,7 +42,8 @@ struct mesh_thread {
     int slice[SLICES];
     struct counters counters;
     uint64_t second_ns;
-    bool more; /* the next turn must not sleep */
+    uint64_t drops_before; /* of the socket, under a former owner */
+    bool more;             /* the next turn must not sleep */
     union name names[BATCH];
     struct iovec iov[BATCH];
     struct mmsghdr header[BATCH];
@@ -94,8 +95,6 @@ static bool socket_read(struct mesh_thread *t, int fd, uint64_t now_ns)
         for (int i = 0; i < got; i++) {
             struct endpoint from = endpoint_of_name(&t->names[i], NULL);
             size_t len = t->header[i].msg_len;
-            count(&t->counters.received, 1);
-            count(&t->counters.received_bytes, len);
             datagram_input(t, t->iov[i].iov_base, len, &from, now_ns);
         }
         if (got < BATCH)
@@ -213,7 +212,8 @@ static void turn(struct mesh_thread *t)
     if (now_ns >= t->second_ns) {
         t->second_ns = now_ns + 1000000000;
         c->second(c->arg, t->gossip, now_ns);
-        atomic_store_explicit(&t->counters.drops, socket_lost(c->socket), memory_order_relaxed);
+        atomic_store_explicit(&t->counters.drops, socket_lost(c->socket) - t->drops_before,
+                              memory_order_relaxed);
     }
     atomic_store_explicit(&t->counters.tick_ns, now_ns, memory_order_relaxed);
 }
@@ -241,6 +241,7 @@ int mesh_thread_open(struct mesh_thread **ret, const struct mesh_thread_config *
         return -ENOMEM;
     t->config = *c;
     t->gossip = c->gossip;
+    t->drops_before = socket_lost(c->socket);
     t->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int err = t->wake < 0 ? -errno : 0;
     t->buffers = malloc((size_t)BATCH * DATAGRAM_MAX);
@@ -317,9 +318,7 @@ static uint64_t counted(const _Atomic uint64_t *counter)
 void mesh_thread_stats(const struct mesh_thread *t, struct mesh_thread_stats *ret)
 {
     const struct counters *c = &t->counters;
-    *ret = (struct mesh_thread_stats){.received = counted(&c->received),
-                                      .received_bytes = counted(&c->received_bytes),
-                                      .sent = counted(&c->sent),
+    *ret = (struct mesh_thread_stats){.sent = counted(&c->sent),
                                       .sent_bytes = counted(&c->sent_bytes),
                                       .send_errors = counted(&c->send_errors),
                                       .kernel_drops = counted(&c->drops)};

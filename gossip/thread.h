@@ -48,7 +48,7 @@ void mesh_thread_close(struct mesh_thread *t); /* stops it quietly first */
 
 /* Counters of the socket: any thread. */
 struct mesh_thread_stats {
-    uint64_t received, received_bytes, sent, sent_bytes, send_errors, kernel_drops;
+    uint64_t sent, sent_bytes, send_errors, kernel_drops; /* the last since mesh_thread_open */
 };
 void mesh_thread_stats(const struct mesh_thread *t, struct mesh_thread_stats *ret);
 

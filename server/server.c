@@ -173,11 +173,10 @@ static void source_note(struct lane *l, const struct datagram *d)
 /* Gossip that the kernel gave to a shard, for the mesh's thread. */
 static enum verdict gossip_pass_on(struct lane *l, const struct datagram *d)
 {
-    uint8_t from[TO_MESH_FROM_LEN];
+    uint8_t from[sizeof d->from];
     if (!l->to_mesh)
         return server_refuse(d->kind);
-    memcpy(from, &d->from, sizeof d->from);
-    from[sizeof d->from] = d->local;
+    memcpy(from, &d->from, sizeof from);
     if (!handoff_put(l->to_mesh, TO_MESH_FROM, from, sizeof from) ||
         !handoff_put(l->to_mesh, TO_MESH_BYTES, d->bytes, d->len))
         return VERDICT_GOSSIP_QUEUE_FULL;

@@ -123,9 +123,8 @@ struct lane {
 /* The messages in to_mesh, by node_id. The second may be missing, when it found no room: then the
  * next one is a TO_MESH_FROM again. */
 enum to_mesh {
-    TO_MESH_FROM = 1,  /* struct endpoint as it is in memory, then a byte: the service address */
+    TO_MESH_FROM = 1,  /* struct endpoint as it is in memory */
     TO_MESH_BYTES = 2, /* the datagram */
-    TO_MESH_FROM_LEN = sizeof(struct endpoint) + 1,
 };
 
 struct server {

@@ -59,8 +59,8 @@ struct shards_sender *shards_sender_new(struct shards *s, struct lane *lane); /*
 void shards_sender_send(struct shards_sender *sender, struct outbox *out);    /* and empties it */
 void shards_sender_free(struct shards_sender *sender);
 /* Before shards_start: the eventfd to write to when a lane's handoff to the edge, or to the mesh,
- * got something. The shards keep a copy, so the other may close its own first; a second call takes
- * the place of the first. 0 or -errno. */
+ * got something. The shards keep a copy, so the other may close its own first; a second call, which
+ * may come while they run, takes the place of the first. 0 or -errno. */
 int shards_set_edge(struct shards *s, int wake);
 int shards_set_mesh(struct shards *s, int wake);
 

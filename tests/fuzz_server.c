@@ -243,7 +243,7 @@ static void mesh_takes(struct lane *l)
     for (; l->to_mesh && handoff_peek(l->to_mesh, &m); handoff_drop(l->to_mesh)) {
         CHECK(l->wake_mesh);
         if (m.node_id == TO_MESH_FROM) {
-            CHECK(m.len == TO_MESH_FROM_LEN);
+            CHECK(m.len == sizeof(struct endpoint));
             continue;
         }
         CHECK(m.node_id == TO_MESH_BYTES && m.len > 0);

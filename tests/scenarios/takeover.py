@@ -18,7 +18,8 @@ from .admin import become_nobody
 from .beacon import environment
 from .frame import SLOW, Failure, equal, eventually, scenario, true, within
 from .mesh import CROWD_FLAGS, MESH_FLAGS, ONE, Crowd, KeyFile, alive, comes, free_ports, hears, node_at, reaches
-from .wire import Node, discover, relay
+from .websock import keys_file
+from .wire import A, SECRET1, Node, discover, relay
 
 ASK, OFFER, SOCKETS, CLEAR, CLEARED, GO, STOPPED, DONE, BYE, NO = range(1, 11)
 MAGIC, VERSION = b"BCNT", 1
@@ -330,6 +331,35 @@ def old_ready(b):
 
 
 @scenario(io=ONE)
+def successor_goes_in_a_mesh(case):
+    """One that goes when the edge and the mesh have ended for it: the old one is whole again, and soon."""
+    with contextlib.ExitStack() as stack:
+        keys, ports = KeyFile(), free_ports(2)
+        stack.callback(keys.close)
+        path = os.path.join(keys.folder.name, "takeover")
+        sessions = ("--wss-plain", "127.0.0.1:%d" % free_ports(1)[0],
+                    "--keys", keys_file(keys.folder.name, {A: SECRET1}))
+
+        def start(number, *flags, **how):
+            peers = "127.0.0.1:%d" % ports[2 - number]
+            return stack.enter_context(case.beacon(
+                "--beacon-id", str(number), "--peers", peers, "--gossip-keys", keys.path, *MESH_FLAGS, *flags,
+                addr="127.0.0.1:%d" % ports[number - 1], **how))
+        old, other = start(1, "--takeover-socket", path, *sessions, **fixed_listeners()), start(2)
+        here, there = node_at(old, 1), node_at(other, 3)
+        for step in (CLEAR, GO):
+            reaches(here, there)
+            here.drain(0.05)
+            asker, begin = Asker(path), time.monotonic()
+            asker.until(step)
+            asker.close()
+            eventually("the old one is ready again", lambda: old_ready(old))
+            within(time.monotonic() - begin, 0, 4, "seconds until it was")
+            serves(old, here)
+            eventually("the two know each other", lambda: (alive(old), alive(other)) == (1, 1))
+
+
+@scenario(io=ONE)
 def successor_falls_silent(case):
     """One that asks and says nothing more: the old one serves while it waits, and takes over's next asker."""
     with succession(case) as start:
@@ -622,4 +652,6 @@ def store_of_another_shape(case):
         heir = manager.give(case.beacon(addr="127.0.0.1:%d" % free_ports(1)[0]))
         with heir:
             heir.wait_log("kept sockets do not fit, opening others")
+            eventually("the table is of use once", lambda: "beacon-table" not in manager.names())
+            heir.nodes(1, "nodes of the table that was kept")
             node_at(heir, 5)
