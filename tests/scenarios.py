@@ -60,7 +60,7 @@ def judge(index, io, shards):
 def main():
     parser = argparse.ArgumentParser(description="Runs the beacon's scenarios.")
     parser.add_argument("-k", action="append", default=[], metavar="PART", help="only runs with this in their name")
-    parser.add_argument("-j", type=int, default=2 if SLOW else 3, metavar="JOBS", help="so many at a time")
+    parser.add_argument("-j", type=int, default=3 if SLOW else 4, metavar="JOBS", help="so many at a time")
     parser.add_argument("-v", action="store_true", help="print the trace of a failure")
     parser.add_argument("-l", action="store_true", help="list the runs")
     options = parser.parse_args()

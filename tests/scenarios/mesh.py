@@ -309,7 +309,7 @@ def wss_across(case):
         certificate.close()
 
 
-@scenario()
+@scenario(io=ONE, sanitized=False)
 def killed(case):
     """What a beacon that died had is gone soon; what is registered at another too is not."""
     with mesh_of(case, 3) as made:

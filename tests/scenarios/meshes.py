@@ -104,7 +104,7 @@ def mesh_on_a_network(case):
         all_reach([c.node(i, 10 + i) for i in range(3)])
 
 
-@scenario(io=ONE, needs=NEEDS)
+@scenario(io=ONE, needs=NEEDS, sanitized=False)
 def mesh_split(case):
     """A mesh that was in two parts for 12 s, with nodes that came and went in each, is one again soon after."""
     with country(case) as c:
@@ -133,7 +133,7 @@ def mesh_split(case):
             node.close()
 
 
-@scenario(io=ONE, needs=NEEDS)
+@scenario(io=ONE, needs=NEEDS, sanitized=False)
 def mesh_one_way(case):
     """Two beacons that cannot talk, while a third talks to both: nobody is dead for anybody."""
     with country(case) as c:
@@ -146,7 +146,7 @@ def mesh_one_way(case):
         reaches(nodes[0], late, seconds=10)
 
 
-@scenario(io=ONE, needs=NEEDS)
+@scenario(io=ONE, needs=NEEDS, sanitized=False)
 def mesh_lossy(case):
     """A fifth of all datagrams between beacons is lost: news arrive within seconds, nobody is declared dead."""
     with country(case) as c:
@@ -179,7 +179,7 @@ def routed(c, i, sender, node):
     return b.verdict("relay", "to_beacon") > before
 
 
-@scenario(needs=NEEDS)
+@scenario(needs=NEEDS, sanitized=False)
 def mesh_kill(case):
     """A host that dies without a word is known to be dead; started again it is found again."""
     with country(case) as c:

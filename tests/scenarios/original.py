@@ -215,7 +215,7 @@ def hears_at(s):
         return None
 
 
-@scenario(io=ONE)
+@scenario(io=ONE, sanitized=False)
 def mesh_surprise(case):
     """One empty 0x07 takes no node away; that they are gone is believed when it is said again."""
     with mixed(case) as m:
@@ -265,7 +265,7 @@ def mesh_no_loop(case):
         equal((old.passed_on - passed, one.verdict("relay", "second_hop") - hops), (40, 40), "relays back, and dropped")
 
 
-@scenario(io=ONE)
+@scenario(io=ONE, sanitized=False)
 def mesh_original_dies(case):
     """A beacon of ours that is gone is forgotten by an original one; it comes back with all its nodes."""
     with mixed(case) as m:
@@ -308,7 +308,7 @@ def mesh_many_to_original(case):
         equal(nodes.reached_by(far, sample), 500, "of a sample of 500 that a relay of the original's node reached")
 
 
-@scenario()
+@scenario(sanitized=False)
 def mesh_keyless(case):
     """Beacons of ours without keys talk as original ones do."""
     with mixed(case) as m:

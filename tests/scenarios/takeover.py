@@ -359,7 +359,7 @@ def successor_goes_in_a_mesh(case):
             eventually("the two know each other", lambda: (alive(old), alive(other)) == (1, 1))
 
 
-@scenario(io=ONE)
+@scenario(io=ONE, sanitized=False)
 def successor_falls_silent(case):
     """One that asks and says nothing more: the old one serves while it waits, and takes over's next asker."""
     with succession(case) as start:
