@@ -5,6 +5,7 @@
 
 #include "gossip/seal.h"
 #include "proto/wire.h"
+#include "proto/words.h"
 
 enum { KEY_TEXT_LEN = 44, PATH_SHOWN_MAX = 160 };
 
@@ -34,11 +35,6 @@ struct reading {
     char *error;
 };
 
-struct token {
-    const char *at;
-    size_t len;
-};
-
 /* No text of the file is quoted: any of it may be a key in the wrong place. A path so long that it
  * would push the reason out is cut. */
 __attribute__((format(printf, 2, 3))) static bool fail(const struct reading *r, const char *format,
@@ -52,28 +48,6 @@ __attribute__((format(printf, 2, 3))) static bool fail(const struct reading *r, 
     vsnprintf(r->error + at, SEAL_ERROR_MAX - (size_t)at, format, args);
     va_end(args);
     return false;
-}
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-/* The next word of the line, which is cut off it. Length 0: there is none. */
-static struct token next_token(struct token *line)
-{
-    while (line->len > 0 && is_blank(*line->at))
-        line->at++, line->len--;
-    struct token t = {.at = line->at};
-    while (line->len > 0 && !is_blank(*line->at))
-        line->at++, line->len--;
-    t.len = (size_t)(line->at - t.at);
-    return t;
-}
-
-static bool is_end(struct token t)
-{
-    return t.len == 0 || t.at[0] == '#';
 }
 
 static bool is_word(struct token t, const char *word)

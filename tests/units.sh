@@ -29,10 +29,17 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# Long simulations in one thread: a look-out for races costs minutes there and can see nothing.
+of_one_thread='test_member_mesh test_sync test_gossip'
 for program in "$B"/tests/test_*; do
     [ -x "$program" ] && [ ! -d "$program" ] || continue
+    name=${program##*/}
     # A program whose source is gone would test what is no more.
-    [ -e "tests/${program##*/}.c" ] && echo "$program"
+    [ -e "tests/$name.c" ] || continue
+    case "${B##*/} $of_one_thread " in
+    tsan*" $name "*) echo "0 0 1" >"$work/$name.result" ;;
+    *) echo "$program" ;;
+    esac
 done | xargs -r -P 2 -I '{}' sh tests/units.sh --one '{}' "$work"
 
 cat "$work"/*.result 2>/dev/null | awk '

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/words.h"
 #include "server/options.h"
 #include "wss/base64.h"
 #include "wss/keys_file.h"
@@ -21,11 +22,6 @@ struct reading {
     unsigned line;
     struct keys_file *file;
     char *error;
-};
-
-struct token {
-    const char *at;
-    size_t len;
 };
 
 __attribute__((format(printf, 2, 3))) static bool fail(char *error, const char *format, ...)
@@ -47,28 +43,6 @@ static bool fail_at(const struct reading *r, struct token value, const char *why
 }
 
 /* --- one line --- */
-
-static bool is_blank(char c)
-{
-    return c == ' ' || c == '\t';
-}
-
-/* The next word of the line, which is cut off it. Length 0: there is none. */
-static struct token next_token(struct token *line)
-{
-    while (line->len > 0 && is_blank(*line->at))
-        line->at++, line->len--;
-    struct token t = {.at = line->at};
-    while (line->len > 0 && !is_blank(*line->at))
-        line->at++, line->len--;
-    t.len = (size_t)(line->at - t.at);
-    return t;
-}
-
-static bool is_end(struct token t)
-{
-    return t.len == 0 || t.at[0] == '#';
-}
 
 static bool read_id(struct token t, uint32_t *ret)
 {

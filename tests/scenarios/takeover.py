@@ -604,7 +604,7 @@ def store_after_kill(case):
     with managed(case) as (manager, start):
         b = start()
         node, other = node_at(b, 1), node_at(b, 2)
-        eventually("the manager keeps the sockets", lambda: len(manager.kept) >= case.shards)
+        eventually("the manager keeps the sockets", lambda: len(manager.kept) == 2 * case.shards)
         count = len(manager.kept)
         for _ in range(2):
             b.kill()
@@ -628,7 +628,7 @@ def store_after_end(case):
     with managed(case) as (manager, start):
         b = start()
         node, other = node_at(b, 1), node_at(b, 2)
-        eventually("the manager keeps the sockets", lambda: len(manager.kept) >= case.shards)
+        eventually("the manager keeps the sockets", lambda: len(manager.kept) == 2 * case.shards)
         b.signal(signal.SIGTERM)
         b.wait_exit(0)
         true("beacon-table" in manager.names(), "what is kept: %s" % manager.names())
