@@ -141,7 +141,9 @@ void gossip_node_up(struct gossip *g, uint32_t id, uint8_t meta, uint64_t now_ns
 
 void gossip_node_gone(struct gossip *g, uint32_t id, uint64_t now_ns)
 {
+    g->own_news = store_claimant(g->store, id) == STORE_NONE; /* nobody else has it: no other way */
     store_withdraw(g->store, id, now_ns);
+    g->own_news = false;
 }
 
 void gossip_leave(struct gossip *g, uint64_t now_ns)
