@@ -27,14 +27,19 @@ QUICKLY = 6  # seconds for gossip to settle on a quiet host
 # --- beacons ---
 
 def free_ports(count, ip="127.0.0.1"):
-    """UDP ports that nobody has just now."""
-    sockets = [socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
-    for s in sockets:
-        s.bind((ip, 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """Ports that nobody has just now, for UDP and TCP; none of those that the kernel gives to who asks for any."""
+    family, found = socket.AF_INET6 if ":" in ip else socket.AF_INET, []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(10000, 32000)
+        with socket.socket(family, socket.SOCK_DGRAM) as udp, socket.socket(family, socket.SOCK_STREAM) as tcp:
+            try:
+                udp.bind((ip, port))
+                tcp.bind((ip, port))
+            except OSError:
+                continue
+        if port not in found:
+            found.append(port)
+    return found
 
 
 def written(at):

@@ -290,11 +290,8 @@ class Asker:
 
 
 def fixed_listeners():
-    tcp = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    at = ["127.0.0.1:%d" % s.getsockname()[1] for s in tcp]
-    for s in tcp:
-        s.close()
-    return {"health": at[0], "metrics": at[1]}
+    health, metrics = free_ports(2)
+    return {"health": "127.0.0.1:%d" % health, "metrics": "127.0.0.1:%d" % metrics}
 
 
 def serves(b, node):
