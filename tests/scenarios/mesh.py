@@ -328,7 +328,7 @@ def killed(case):
         made.kill(1)
         reaches(here, again, b"PILTstill", 12)
         beacons[0].wait_log("beacon", seconds=12, component="mesh", beacon_id=2, state="dead")
-        equal(alive(beacons[0]), 1, "others that are alive")
+        eventually("others that are alive", lambda: alive(beacons[0]) == 1)
         eventually("no way to what it had", lambda: refused(here, 2, beacons[0]))
         both.socket.close()
 
@@ -486,7 +486,7 @@ def own_address_is_a_peer(case):
         nodes = [node_at(b, 10 + i) for i, b in enumerate(beacons)]
         all_reach(nodes)
         for b in beacons:
-            equal(alive(b), 2, "others that are alive")
+            eventually("others that are alive", lambda: alive(b) == 2)
             equal(b.metric("beacon_mesh_duplicate_id"), 0, "ours is not taken for another's")
             true(refused(nodes[beacons.index(b)], 999, b), "a relay to nobody does not go round")
         time.sleep(1.2)
@@ -513,7 +513,7 @@ def wrong_keys(case):
                 equal(alive(stranger), 0, "whom the stranger knows")
                 true(refused(far, 10, stranger), "the stranger's nodes reach nobody here")
                 true(refused(nodes[0], far.node, made.beacons[0]), "nobody here reaches them")
-                equal(alive(made.beacons[0]), 1, "others that are alive")
+                eventually("others that are alive", lambda: alive(made.beacons[0]) == 1)
                 eventually("the log names who does not answer",
                            lambda: stranger.metric("beacon_mesh_peers", state="silent") == 1)
         all_reach(nodes)
@@ -539,8 +539,8 @@ def garbage(case):
                     time.sleep(0.01)
         time.sleep(0.5)
         beacons[0].check_balance()
-        equal(alive(beacons[0]), 1, "others that are alive")
-        equal(routes(beacons[0]), 1, "nodes of others")
+        eventually("others that are alive", lambda: alive(beacons[0]) == 1)
+        eventually("nodes of others", lambda: routes(beacons[0]) == 1)
         all_reach(nodes)
 
 
@@ -644,7 +644,7 @@ def replayed_life(case):
             eventually("it has left", lambda: alive(second) == 0, QUICKLY)
             for frame in old:
                 tap.far.sendto(frame, second.udp)
-            time.sleep(0.5)
+            time.sleep(1.2)
             equal(alive(second), 0, "a dead beacon's frames do not make it live")
             true(refused(there, 3, second), "nor bring its nodes back")
             with case.beacon(*first_flags, addr="127.0.0.1:%d" % ports[0]) as first:
@@ -653,7 +653,8 @@ def replayed_life(case):
                 for frame in old:
                     tap.far.sendto(frame, second.udp)
                     time.sleep(0.0005)
-                time.sleep(0.5)
+                eventually("the new life is alive", lambda: alive(second) == 1)
+                time.sleep(1.2)  # what is shown is renewed once a second
                 equal(alive(second), 1, "beacons alive")
                 true(refused(there, 3, second), "the former life's node is no way")
                 true(comes(there, new_node, b"PILTy", 1), "relays to the new one go on")
@@ -717,7 +718,7 @@ def keys_change(case):
         late = node_at(beacons[2], 99)
         reaches(nodes[0], late)
         for b in beacons:
-            equal(alive(b), 2, "others that are alive")
+            eventually("others that are alive", lambda: alive(b) == 2)
             equal([b.verdict("gossip", r) for r in ("unknown_key", "forged", "replayed", "malformed")], [0] * 4,
                   "frames refused for an unknown key, as forged, as replayed, as malformed")
             eventually("the same nodes everywhere", lambda b=b: known(b) == known(beacons[0]))
