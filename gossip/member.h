@@ -118,7 +118,7 @@ bool member_helped(struct members *m, uint64_t number, int *ret_asker, uint64_t 
 
 /* News that should be told, the least told first: each fact is given out ceil(3 * log2(n + 1))
  * times, of n usable members, then no more. Counts as told. Whoever `to` is held to be but alive
- * is told of itself first, every time. To be sent with every PING, PROBE and ACK. */
+ * is told of itself first, every time. To be sent with every PING and PROBE. */
 unsigned member_rumours(struct members *m, unsigned to, struct member_fact *ret, unsigned max);
 /* Indices whose id, boot, state or address changed since the last call (and 0 when we refuted
  * something), for who keeps tables of them; returns how many. Call again when it is `max`. */
